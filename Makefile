@@ -1,0 +1,50 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+export FLWR_TELEMETRY_ENABLED := 0
+export FLWR_DISABLE_UPDATE_CHECK := 1
+
+.PHONY: help demo test e2e lint format bench clean
+
+help:
+	@echo "make demo    two federated studies on real data, from raw tables to name lists (out/demo/report.html)"
+	@echo "make test    every fast test"
+	@echo "make e2e     tests that start real processes"
+	@echo "make lint    style, types and import contracts"
+	@echo "make bench   every benchmark (about half an hour)"
+	@echo "make clean   removes the virtual environment and what was built"
+
+$(READY): constraints.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Consilience needs Python 3.11 or newer; set PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt setuptools torch==2.13.0
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-build-isolation --editable '.[dev]'
+	@touch $(READY)
+
+demo: $(READY)
+	$(BIN)/consilience simulate demo --out out/demo
+
+test: $(READY)
+	$(BIN)/python -m pytest -n 2 -q -m "not e2e" --cov --cov-report=term:skip-covered --cov-fail-under=95
+
+e2e: $(READY)
+	$(BIN)/python -m pytest -q -m e2e
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(READY)
+	$(BIN)/python benchmarks/dp_sgd.py
+	$(BIN)/python benchmarks/features.py
+	$(BIN)/python benchmarks/quality.py
+
+clean:
+	rm -rf $(VENV) out build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .coverage

@@ -1,0 +1,1 @@
+"""The institution: vault, sources, features, training, scoring and its commands."""

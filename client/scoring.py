@@ -1,0 +1,148 @@
+"""Scores an institution's own customers with a model that it adopted, and says why.
+
+For `additive` and `logistic` models the reasons are exact: the logit is a sum with one term a column, and a column's movement is its
+term less the institution's average of that term; the movements add up to the customer's logit less the average logit. For `mlp` they
+are approximate: by occlusion (Zeiler and Fergus 2014), the change of the logit when one column is set to what is typical at
+this institution and the others stay; they need not add up, and every sentence says "approximate".
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from client.calibration import Calibration, Floats
+from client.cohort import Cohort, Columns
+from client.reasons import REASONS, SMALLEST, sentence, strongest, typical_value
+from federation.basis import Basis
+from federation.contract import FeatureContract
+from federation.networks import Network, encode, weights_of
+from federation.study import MlpModel, Model
+
+# Rows encoded at once: bounds memory whatever the number of customers.
+CHUNK = 65_536
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scored customers, in the cohort's order.
+
+    `logit` and calibrated `probability` of the label are float64 [n]. `movement`, float32 [n, columns of the contract], is how far each
+    column moved the logit against the average customer; `typical` holds each column's typical value; `exact` says whether movements
+    add up to the logit.
+    """
+
+    contract: FeatureContract
+    cohort: Cohort
+    logit: Floats
+    probability: Floats
+    movement: NDArray[np.float32]
+    typical: tuple[float, ...]
+    exact: bool
+
+    def __len__(self) -> int:
+        """Return the number of customers."""
+        return len(self.logit)
+
+    def reasons(self, rows: Sequence[int] | NDArray[np.int64]) -> list[tuple[str, ...]]:
+        """Return for each row the three strongest reasons in words, strongest first; empty where fewer moved the score."""
+        chosen = np.asarray(rows, dtype=np.int64)
+        moved = self.movement[chosen]
+        return [
+            self._words(int(row), moved[place], order) for place, (row, order) in enumerate(zip(chosen, strongest(moved), strict=True))
+        ]
+
+    def _words(self, row: int, moved: NDArray[np.float32], order: NDArray[np.int64]) -> tuple[str, ...]:
+        texts = [self._sentence(row, int(place), float(moved[place])) for place in order if abs(moved[place]) > SMALLEST]
+        return tuple(texts + [""] * (REASONS - len(texts)))
+
+    def _sentence(self, row: int, place: int, movement: float) -> str:
+        column = self.contract.columns[place]
+        values = self.cohort.columns.get(column.name)
+        value = self.typical[place] if values is None else float(values[row])
+        return sentence(column, value, self.typical[place], movement, exact=self.exact)
+
+
+def logits_of(model: Model, contract: FeatureContract, network: Network, columns: Columns) -> Floats:
+    """Return the network's logits, float64 [n], for columns as in a cohort; the same for calibration, adoption and scoring."""
+    parts = [_forward(model, contract, network, part) for part in _chunks(columns)]
+    return np.concatenate(parts) if parts else np.empty(0)
+
+
+def score(
+    model: Model, contract: FeatureContract, network: Network, calibration: Calibration, cohort: Cohort
+) -> Scores:
+    """Score a cohort: logit, calibrated probability, and each column's movement against the average customer.
+
+    Parameters
+    ----------
+    model, contract, network:
+        What was adopted, with the weights loaded.
+    calibration:
+        As fitted on this institution's held-out customers.
+    cohort:
+        The customers to score; their labels, if any, are not looked at.
+    """
+    logits = logits_of(model, contract, network, cohort.columns)
+    typical = tuple(_typical(contract, cohort.columns))
+    approximate = isinstance(model, MlpModel)
+    if approximate:
+        movement = _occlusion(model, contract, network, cohort.columns, logits, typical)
+    else:
+        movement = _centred_terms(model.kind, contract, network, cohort.columns, len(logits))
+    return Scores(contract, cohort, logits, calibration.probability(logits), movement, typical, exact=not approximate)
+
+
+def _chunks(columns: Columns) -> Iterator[Columns]:
+    count = len(next(iter(columns.values()))) if columns else 0
+    for start in range(0, count, CHUNK):
+        yield {name: values[start : start + CHUNK] for name, values in columns.items()}
+
+
+def _forward(model: Model, contract: FeatureContract, network: Network, columns: Columns) -> Floats:
+    inputs = encode(model, contract, columns)
+    with torch.no_grad():
+        logits: Floats = network(inputs.dense, inputs.codes).numpy().astype(np.float64)
+    return logits
+
+
+def _typical(contract: FeatureContract, columns: Columns) -> Iterator[float]:
+    for column in contract.columns:
+        values = columns.get(column.name)
+        absent = -1.0 if column.kind == "categorical" else float("nan")
+        yield absent if values is None else typical_value(column, values)
+
+
+def _centred_terms(
+    kind: str, contract: FeatureContract, network: Network, columns: Columns, count: int
+) -> NDArray[np.float32]:
+    basis = Basis.of(contract, kind)
+    weights = weights_of(network)["linear.weight"][0]
+    movement = np.zeros((count, len(contract.columns)), dtype=np.float32)
+    start = 0
+    for part in _chunks(columns):
+        terms = basis.contributions(basis.encode(part), weights)
+        movement[start : start + len(terms)] = terms
+        start += len(terms)
+    if count:
+        movement -= movement.mean(axis=0, dtype=np.float64).astype(np.float32)
+    return movement
+
+
+def _occlusion(  # noqa: PLR0913, PLR0917 - one call, everything that the model is evaluated on
+    model: Model,
+    contract: FeatureContract,
+    network: Network,
+    columns: Columns,
+    logits: Floats,
+    typical: tuple[float, ...],
+) -> NDArray[np.float32]:
+    movement = np.zeros((len(logits), len(contract.columns)), dtype=np.float32)
+    for place, column in enumerate(contract.columns):
+        if column.name in columns:
+            values = columns[column.name]
+            covered = {**columns, column.name: np.full_like(values, typical[place])}
+            movement[:, place] = logits - logits_of(model, contract, network, covered)
+    return movement

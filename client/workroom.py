@@ -1,0 +1,129 @@
+"""What a vault does with data, once a study is granted: read them, train on them, count them."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from client.cohort import Cohort, load_cohort, split
+from client.config import NodeConfig
+from client.studies import OpenStudy
+from client.training import gradient_sum, local_steps
+from federation.charter import Declaration
+from federation.contract import FeatureContract
+from federation.errors import DataError, DocumentError, StorageError
+from federation.files import atomic_write
+from federation.messages import Tensors, TrainRequest
+from federation.networks import Inputs, Network, build, encode, load_weights
+from privacy.mechanisms.discrete_gaussian import DiscreteGaussian
+from privacy.randomness import RandomSource
+
+COUNT_LIMIT = 1 << 40
+
+
+@dataclass(frozen=True)
+class Workroom:
+    """The data of one granted study, read once: a snapshot for all its rounds and its evaluation.
+
+    `fault` holds what was wrong with the data when they could not be read; then both parts are empty, and releases carry noise alone.
+    """
+
+    contract: FeatureContract
+    network: Network
+    training: Inputs
+    training_labels: torch.Tensor
+    heldout: Cohort
+    fault: str | None
+
+    @classmethod
+    def read(
+        cls, node: NodeConfig, contract: FeatureContract, declaration: Declaration, study: OpenStudy, consent: str, holdout_key: bytes
+    ) -> "Workroom":
+        """Read the consenting customers, split off those held out, and encode the rest."""
+        draft = study.spec.draft
+        fault = None
+        try:
+            cohort, _ = load_cohort(node, contract, declaration, consent, "learn")
+        except (DataError, DocumentError, StorageError) as error:
+            cohort, fault = empty_cohort(contract), str(error)
+        learning, heldout = split(cohort, draft.holdout, holdout_key)
+        assert learning.label is not None
+        return cls(
+            contract=contract,
+            network=build(draft.model, contract),
+            training=encode(draft.model, contract, learning.columns),
+            training_labels=torch.from_numpy(learning.label.astype(np.float32)),
+            heldout=heldout,
+            fault=fault,
+        )
+
+    def train(self, study: OpenStudy, request: TrainRequest, weights: Tensors, source: RandomSource) -> dict[str, NDArray[np.float32]]:
+        """Return one round's release: a noisy clipped gradient sum (`fedsgd`) or the noisy change of the weights (`fedavg`)."""
+        load_weights(self.network, weights)
+        training, grant = study.spec.training, study.grant
+        if training.mode == "fedsgd":
+            return gradient_sum(
+                self.network,
+                self.training,
+                self.training_labels,
+                clip=request.clip,
+                noise_multiplier=grant.noise_multiplier,
+                sampling_rate=grant.sampling_rate,
+                source=source,
+            )
+        return local_steps(
+            self.network,
+            self.training,
+            self.training_labels,
+            clip=request.clip,
+            noise_multiplier=grant.noise_multiplier,
+            sampling_rate=grant.sampling_rate,
+            steps=training.steps // training.rounds,
+            declared_size=grant.declared_size,
+            learning_rate=request.learning_rate,
+            momentum=request.momentum,
+            source=source,
+        )
+
+    def logits(self, study: OpenStudy, weights: Tensors, cohort: Cohort) -> NDArray[np.float64]:
+        """Return the model's logit for each customer, float64 [n]."""
+        load_weights(self.network, weights)
+        inputs = encode(study.spec.draft.model, self.contract, cohort.columns)
+        with torch.no_grad():
+            return self.network(inputs.dense, inputs.codes).double().numpy()
+
+    def histogram(
+        self, study: OpenStudy, weights: Tensors, edges: tuple[float, ...], source: RandomSource
+    ) -> dict[str, NDArray[np.int64]]:
+        """Return noisy counts of held-out customers by label and score: int64 [2, len(edges) + 1].
+
+        One customer changes one cell by 1 (add or remove one; L1 = L2 = 1); noise is N_Z(0, sigma^2) in each cell, with the grant's
+        sigma (Canonne, Kamath, Steinke 2020, Theorem 2.1 for the mechanism).
+        """
+        bins = len(edges) + 1
+        labels = self.heldout.label
+        assert labels is not None
+        scores = self.logits(study, weights, self.heldout)
+        cells = np.searchsorted(np.asarray(edges), scores, side="right") + bins * (labels > 0)
+        counts = np.bincount(cells.astype(np.int64), minlength=2 * bins).astype(np.int64)
+        noise = DiscreteGaussian(study.grant.histogram_sigma).sample(2 * bins, source)
+        return {"counts": np.clip(counts + noise, -COUNT_LIMIT, COUNT_LIMIT).reshape(2, bins)}
+
+    def note_fault(self, folder: Path, rid: str) -> None:
+        """Write a data fault where the institution itself can read it; nobody else does."""
+        if self.fault is not None:
+            atomic_write(folder / f"{rid}.fault.json", json.dumps({"fault": self.fault}).encode(), mode=0o600)
+
+
+def empty_cohort(contract: FeatureContract) -> Cohort:
+    """Return a cohort of nobody, with every column of the contract."""
+    columns = {
+        column.name: np.empty(0, dtype=np.int64 if column.kind == "categorical" else np.float64) for column in contract.columns
+    }
+    nothing = np.empty(0)
+    return Cohort(
+        ids=np.empty(0, dtype=object), columns=columns, label=nothing, position=np.empty(0, dtype=np.int64), value=None
+    )

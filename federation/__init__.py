@@ -1,0 +1,1 @@
+"""What all members agree on: charter, feature contract, study, networks, messages, signatures."""

@@ -1,0 +1,83 @@
+"""The command `consilience`: one group for each person, registered as entry points and loaded only when called."""
+
+import json
+import os
+import sys
+from importlib.metadata import entry_points
+
+import click
+import typer
+
+from federation.errors import ConsilienceError, ExitCode
+
+GROUP = "consilience.commands"
+_HELP = {
+    "node": "For institutions: check tables and mapping, see a vault's state, read the name lists.",
+    "officer": "For compliance officers: read and check the policy, see and verify what was spent.",
+    "coordinator": "For the coordinator: check study drafts, look at the registry of models.",
+    "simulate": "For researchers: run many institutions on this machine.",
+    "data": "Public data sets for simulations: fetch them by pinned digest.",
+}
+
+
+class Dispatcher(click.Group):
+    """Lists the groups that are installed, and imports only the one that is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of the installed groups."""
+        return sorted(entry.name for entry in entry_points(group=GROUP))
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return an installed group, or None."""
+        for entry in entry_points(group=GROUP):
+            if entry.name == cmd_name:
+                command = typer.main.get_command(entry.load())
+                command.name = entry.name
+                return command
+        return None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the overview without importing a single group."""
+        rows = [(name, _HELP.get(name, "")) for name in self.list_commands(ctx)]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
+@click.group(cls=Dispatcher, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="consilience", prog_name="consilience")
+def dispatch() -> None:
+    """Learn from each other's customers without showing them.
+
+    Banks and shops train churn and propensity models together with differential privacy; every record stays where it is.
+    Begin with `consilience simulate demo`, then read the README.
+    """
+
+
+def main() -> None:
+    """Run the command line; print an error's code, cause and next action, and exit with its number."""
+    os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
+    os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line and return its exit code."""
+    try:
+        result = dispatch.main(args=arguments, prog_name="consilience", standalone_mode=False)
+    except ConsilienceError as error:
+        _report(error, as_json="--json" in arguments)
+        return int(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("Interrupted; nothing is half-written.", err=True)
+        return int(ExitCode.INTERRUPTED)
+    return result if isinstance(result, int) else int(ExitCode.OK)
+
+
+def _report(error: ConsilienceError, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps({"error": error.as_dict()}), err=True)
+    else:
+        click.echo(f"{error.code}  {error.cause}\n{error.action}", err=True)

@@ -1,0 +1,163 @@
+"""Documents: frozen, strict, canonical; read from YAML with every problem named at once."""
+
+import json
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from federation.encoding import canonical, sha256_hex
+from federation.errors import DocumentError
+
+MAX_DOCUMENT_BYTES = 1 << 20
+_MERGE_TAG = "tag:yaml.org,2002:merge"
+_PLAIN_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "map", "seq", "timestamp")}
+
+Path_ = tuple[int | str, ...]
+
+
+class Document(BaseModel):
+    """A frozen value with one canonical encoding; unknown fields, NaN and infinity are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    def canonical(self) -> bytes:
+        """Return the RFC 8785 bytes of this document."""
+        return canonical(self.model_dump(mode="json"))
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the canonical bytes, 64 hexadecimal digits."""
+        return sha256_hex(self.canonical())
+
+    @classmethod
+    def from_canonical(cls, content: bytes) -> Self:
+        """Parse canonical bytes and refuse any other spelling of the same value.
+
+        Raises
+        ------
+        DocumentError
+            CSL-F102 when the bytes are not this document's canonical form.
+        """
+        try:
+            document = cls.model_validate_json(content)
+        except ValidationError as error:
+            raise DocumentError(
+                "CSL-F102", f"Not a valid {cls.__name__}: {_first_problem(error)}.", "Ask the sender for a correct document."
+            ) from error
+        if document.canonical() != content:
+            raise DocumentError(
+                "CSL-F102", f"The {cls.__name__} is not in canonical form.", "Ask the sender to encode it by RFC 8785."
+            )
+        return document
+
+
+D = TypeVar("D", bound=BaseModel)
+
+
+def _first_problem(error: ValidationError) -> str:
+    first = error.errors(include_input=False, include_url=False)[0]
+    return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+
+
+def load_yaml(path: Path, model: type[D]) -> D:
+    """Read a YAML file as `model`.
+
+    Raises
+    ------
+    DocumentError
+        CSL-F103 when the file cannot be read or is larger than 1 MiB; CSL-F104 for YAML that is not plain data; CSL-F105
+        with every problem, its line and its key, when the content does not fit.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DocumentError(
+            "CSL-F103", f"{path} cannot be read: {error.strerror}.", "Check the path and its rights."
+        ) from error
+    if len(content) > MAX_DOCUMENT_BYTES:
+        raise DocumentError("CSL-F103", f"{path} is larger than 1 MiB.", "A document is small: check the path.")
+    return parse_yaml(content, model, str(path))
+
+
+def parse_yaml(content: bytes, model: type[D], source: str) -> D:
+    """Parse YAML bytes as `model`; `source` names them in messages. Raises as `load_yaml`."""
+    try:
+        root = yaml.compose(content.decode("utf-8"), Loader=yaml.SafeLoader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        line = getattr(getattr(error, "problem_mark", None), "line", None)
+        where = "" if line is None else f", line {line + 1}"
+        reason = getattr(error, "problem", None) or "it is not UTF-8 text"
+        raise DocumentError("CSL-F104", f"{source}{where}: not YAML: {reason}.", "Correct the file.") from error
+    if root is None:
+        raise DocumentError("CSL-F104", f"{source} is empty.", "Write the document, or check the path.")
+    lines: dict[Path_, int] = {}
+    problems: list[str] = []
+    tree = _plain(root, (), lines, problems, set())
+    if not problems:
+        try:
+            return model.model_validate_json(json.dumps(tree))
+        except ValidationError as error:
+            problems = [_problem(item["loc"], item["msg"], lines) for item in error.errors(include_url=False)]
+    listing = "\n".join(f"  {problem}" for problem in problems)
+    count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+    raise DocumentError("CSL-F105", f"{source} has {count}:\n{listing}\n", "Correct every line named, and try again.")
+
+
+def _problem(loc: Path_, message: str, lines: dict[Path_, int]) -> str:
+    """Name the deepest key that stands in the file: pydantic's location may go past it (union tags, missing keys)."""
+    path: Path_ = ()
+    for part in loc:
+        if (*path, part) in lines:
+            path = (*path, part)
+    key = ".".join(str(part) for part in loc) or "(whole document)"
+    return f"line {lines.get(path, 1)}: {key}: {message}"
+
+
+def _plain(
+    node: yaml.Node, path: Path_, lines: dict[Path_, int], problems: list[str], seen: set[int]
+) -> Any:  # noqa: ANN401 - any JSON value
+    """Turn a YAML node into JSON values; note each key's line, and every construct that JSON does not have."""
+    line = node.start_mark.line + 1
+    lines.setdefault(path, line)
+    if id(node) in seen:
+        problems.append(f"line {line}: anchors and aliases are not allowed; write the value out")
+        return None
+    seen.add(id(node))
+    if node.tag not in _PLAIN_TAGS:
+        problems.append(f"line {line}: {node.tag.rsplit(':', 1)[-1]}: only plain text, numbers, lists and maps are allowed")
+        return None
+    if isinstance(node, yaml.MappingNode):
+        return _plain_mapping(node, path, lines, problems, seen)
+    if isinstance(node, yaml.SequenceNode):
+        return [_plain(child, (*path, index), lines, problems, seen) for index, child in enumerate(node.value)]
+    return _scalar(node, line, problems)
+
+
+def _plain_mapping(
+    node: yaml.MappingNode, path: Path_, lines: dict[Path_, int], problems: list[str], seen: set[int]
+) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for key_node, value_node in node.value:
+        line = key_node.start_mark.line + 1
+        key = key_node.value
+        if key_node.tag == _MERGE_TAG or not isinstance(key_node, yaml.ScalarNode):
+            problems.append(f"line {line}: a key must be plain text")
+            continue
+        if key in result:
+            problems.append(f"line {line}: {'.'.join(str(part) for part in (*path, key))}: the key stands twice")
+            continue
+        lines[(*path, key)] = line
+        result[key] = _plain(value_node, (*path, key), lines, problems, seen)
+    return result
+
+
+def _scalar(node: yaml.Node, line: int, problems: list[str]) -> None | bool | int | float | str:
+    if node.tag.endswith(":timestamp"):
+        return str(node.value)  # dates stay text; the model that wants a date parses it
+    value = yaml.SafeLoader("").construct_object(node)
+    if isinstance(value, float) and not (float("-inf") < value < float("inf")):
+        problems.append(f"line {line}: {node.value}: numbers must be finite")
+        return None
+    assert value is None or isinstance(value, bool | int | float | str)
+    return value

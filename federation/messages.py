@@ -1,0 +1,255 @@
+"""Wire messages between coordinator and vaults: typed, bounded, signed; tensors travel beside them as safetensors.
+
+Flower carries each message as one `ConfigRecord` named `consilience` with three byte fields: `header` (RFC 8785 JSON),
+`signature` (Ed25519 over `csl1/<type> || 0x00 || header`) and `payload` (safetensors, or empty). The header holds the payload's SHA-256.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Literal, TypeVar
+
+import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from flwr.app import ConfigRecord, RecordDict
+from numpy.typing import NDArray
+from pydantic import Field
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
+
+from federation.contract import Name
+from federation.document import Document
+from federation.encoding import sha256_hex
+from federation.errors import IntegrityError
+from federation.signing import Hex32, Signature, sign_bytes, verify_bytes
+from federation.study import StudySpec
+
+RECORD = "consilience"
+MAX_PAYLOAD_BYTES = 256 << 20
+REFUSED = "CSL-R000"
+Tensors = dict[str, NDArray[np.float32] | NDArray[np.float64] | NDArray[np.int64]]
+Positive = Annotated[float, Field(gt=0, le=1e9)]
+
+
+class Hello(Document):
+    """Asks a node who it is: the reply proves it by its signature over the nonce."""
+
+    kind: Literal["hello"] = "hello"
+    charter: Hex32
+    nonce: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+
+
+class Identity(Document):
+    """A node's answer to `Hello`."""
+
+    kind: Literal["identity"] = "identity"
+    member: Name
+    charter: Hex32
+    nonce: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+
+
+class Offer(Document):
+    """Offers a signed study; the vault answers with a grant or a refusal, and reserves its budget before it answers."""
+
+    kind: Literal["offer"] = "offer"
+    spec: StudySpec
+    spec_signature: Signature
+
+
+class Grant(Document):
+    """What a vault grants a study: public, signed by the vault. The policy behind it is not."""
+
+    kind: Literal["grant"] = "grant"
+    study: Hex32
+    member: Name
+    declared_size: Annotated[int, Field(ge=1)]
+    epsilon: Annotated[float, Field(gt=0, le=100)]
+    delta: Annotated[float, Field(gt=0, lt=1)]
+    noise_multiplier: Positive
+    sampling_rate: Annotated[float, Field(gt=0, le=1)]
+    steps: Annotated[int, Field(ge=1)]
+    histogram_sigma: Positive
+
+
+class TrainRequest(Document):
+    """One round: weights travel beside it. `clip` and `learning_rate` scale the release and never touch its privacy."""
+
+    kind: Literal["train"] = "train"
+    study: Hex32
+    round: Annotated[int, Field(ge=1)]
+    clip: Positive
+    learning_rate: Positive
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    payload: Hex32
+
+
+class TrainRelease(Document):
+    """One round's release: a noisy gradient sum (`fedsgd`) or the change of the weights (`fedavg`), beside it."""
+
+    kind: Literal["train_release"] = "train_release"
+    study: Hex32
+    member: Name
+    round: Annotated[int, Field(ge=1)]
+    payload: Hex32
+
+
+class EvaluateRequest(Document):
+    """Asks for score histograms of the held-out customers under the model beside it; `edges` are public and increasing."""
+
+    kind: Literal["evaluate"] = "evaluate"
+    study: Hex32
+    edges: Annotated[tuple[float, ...], Field(min_length=3, max_length=63)]
+    payload: Hex32
+
+
+class EvaluateRelease(Document):
+    """Noisy counts beside it: int64 [2, bins], row 0 label no, row 1 label yes."""
+
+    kind: Literal["evaluate_release"] = "evaluate_release"
+    study: Hex32
+    member: Name
+    payload: Hex32
+
+
+class ModelDelivery(Document):
+    """Delivers the finished model with its card's digest."""
+
+    kind: Literal["model"] = "model"
+    study: Hex32
+    card: Hex32
+    payload: Hex32
+
+
+class ModelReceipt(Document):
+    """A vault's signed statement of which model it was given; it says nothing of whether it will adopt it."""
+
+    kind: Literal["receipt"] = "receipt"
+    study: Hex32
+    member: Name
+    card: Hex32
+    model: Hex32
+
+
+class SignedReceipt(Document):
+    """A receipt with its vault's signature, as the coordinator passes it on."""
+
+    receipt: ModelReceipt
+    signature: Signature
+
+
+class Receipts(Document):
+    """All members' receipts: a vault adopts a model only if every one names the same digest."""
+
+    kind: Literal["receipts"] = "receipts"
+    study: Hex32
+    receipts: Annotated[tuple[SignedReceipt, ...], Field(max_length=200)]
+
+
+class Acknowledged(Document):
+    """Always the same answer, whatever the vault decided."""
+
+    kind: Literal["acknowledged"] = "acknowledged"
+    study: Hex32
+    member: Name
+
+
+class Refusal(Document):
+    """Towards the coordinator every refusal looks alike; the reason stays in the ledger."""
+
+    kind: Literal["refusal"] = "refusal"
+    member: Name
+    code: Literal["CSL-R000"] = REFUSED
+
+
+M = TypeVar("M", bound=Document)
+
+
+def dump_tensors(tensors: Mapping[str, NDArray[np.generic]]) -> bytes:
+    """Return safetensors bytes, names sorted, so that equal tensors give equal bytes."""
+    return save_tensors({name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)})
+
+
+def read_tensors(content: bytes, expected: Mapping[str, tuple[tuple[int, ...], str]]) -> Tensors:
+    """Parse safetensors bytes and check them by name, shape and dtype; `expected` maps name to (shape, numpy dtype name).
+
+    Raises
+    ------
+    IntegrityError
+        CSL-F205 for bytes that are not safetensors, CSL-F206 for a wrong name, shape or dtype, CSL-F207 for NaN or infinity.
+    """
+    try:
+        tensors = load_tensors(content)
+    except (SafetensorError, ValueError, KeyError, OverflowError) as error:
+        raise IntegrityError("CSL-F205", "The tensors cannot be read.", "The message is damaged: ask for it again.") from error
+    if set(tensors) != set(expected):
+        raise IntegrityError(
+            "CSL-F206", "The tensors' names are not those of the study's model.", "Check that both sides run the same release."
+        )
+    for name, (shape, dtype) in expected.items():
+        if tensors[name].shape != shape or tensors[name].dtype.name != dtype:
+            raise IntegrityError(
+                "CSL-F206", f"Tensor {name} must be {dtype} {shape}.", "Check that both sides run the same release."
+            )
+        if not np.isfinite(tensors[name]).all():
+            raise IntegrityError("CSL-F207", f"Tensor {name} holds NaN or infinity.", "The sender's model has diverged: stop the study.")
+    return tensors
+
+
+def pack(key: Ed25519PrivateKey, header: Document, payload: bytes = b"") -> RecordDict:
+    """Sign a message and put it with its payload into one Flower record."""
+    content = header.canonical()
+    signature = sign_bytes(key, f"csl1/{_kind(header)}", content)
+    record = ConfigRecord({"header": content, "signature": bytes.fromhex(signature.value), "payload": payload})
+    return RecordDict({RECORD: record})
+
+
+def unpack(records: RecordDict, model: type[M], expected_key: str) -> tuple[M, bytes]:
+    """Check signature, canonical form and payload digest of a message, and return header and payload.
+
+    Raises
+    ------
+    IntegrityError
+        CSL-F208 when the record is not ours or too large, CSL-F209 when the payload is not the signed one, CSL-F201/F202 for the signature.
+    DocumentError
+        CSL-F102 when the header is not a canonical `model`.
+    """
+    content, signature, payload = _fields(records)
+    kind = model.model_fields["kind"].default
+    verify_bytes(Signature(key=expected_key, value=signature.hex()), f"csl1/{kind}", content, expected_key)
+    header = model.from_canonical(content)
+    digest = getattr(header, "payload", None)
+    if (sha256_hex(payload) != digest) if digest is not None else payload:
+        raise IntegrityError("CSL-F209", "The payload is not the one that was signed.", "The message was altered: ask for it again.")
+    return header, payload
+
+
+def claimed(records: RecordDict, model: type[M]) -> M:
+    """Read a message's header without checking who signed it: only to learn whose key `unpack` must then be given.
+
+    Raises
+    ------
+    IntegrityError
+        CSL-F208 when the record is not ours or too large.
+    DocumentError
+        CSL-F102 when the header is not a canonical `model`.
+    """
+    return model.from_canonical(_fields(records)[0])
+
+
+def signature_of(records: RecordDict, key: str) -> Signature:
+    """Return the signature that a packed message carries, attributed to `key`."""
+    return Signature(key=key, value=_fields(records)[1].hex())
+
+
+def _fields(records: RecordDict) -> tuple[bytes, bytes, bytes]:
+    record = records.get(RECORD)
+    values = [record.get(name) if isinstance(record, ConfigRecord) else None for name in ("header", "signature", "payload")]
+    header, signature, payload = values
+    if not (isinstance(header, bytes) and isinstance(signature, bytes) and isinstance(payload, bytes)):
+        raise IntegrityError("CSL-F208", "The message has no signed header.", "Both sides must run the same release.")
+    if len(signature) != 64 or len(payload) > MAX_PAYLOAD_BYTES or len(records) != 1:  # noqa: PLR2004 - Ed25519
+        raise IntegrityError("CSL-F208", "The message is larger than agreed or malformed.", "Both sides must run the same release.")
+    return header, signature, payload
+
+
+def _kind(header: Document) -> str:
+    return str(type(header).model_fields["kind"].default)

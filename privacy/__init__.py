@@ -1,0 +1,1 @@
+"""Policy, accounting, filter, ledger, mechanisms, DP training and audits."""

@@ -1,0 +1,139 @@
+"""DP-SGD's step: Opacus' `DPOptimizer` with book-keeping clipping and noise from an injected source.
+
+Kept from Opacus 1.6.0: noise scaling (standard deviation `noise_multiplier * max_grad_norm`), loss reduction, skipped steps, step
+hook. Replaced: per-customer gradients (never held, see `privacy.bookkeeping`) and noise (Opacus draws it from torch's global generator).
+
+*Floating point* (Mironov 2012, "On significance of the least significant bits for differential privacy"). Sum and noise are
+float64, and their sum is rounded to a grid that depends on clip and noise multiplier alone, so that the support of a release is the same
+for all neighbours. What remains: noise is the inverse normal distribution function of 53-bit uniforms, so within a grid cell
+of 2^-16 standard deviations some values are not reached, in a pattern that float64 rounding could shift by a customer; activations
+are float32 in hidden layers, whose rounding may depend on the size of the batch. Neither is covered by the proof; both are far
+below the noise, and exact integer noise (the discrete Gaussian) is what closes the first.
+"""
+
+import math
+
+import torch
+from opacus.optimizers import DPOptimizer
+from torch import Tensor
+from torch.optim import Optimizer
+
+from federation.errors import ConsilienceError
+from privacy.bookkeeping import BookKeeper
+from privacy.randomness import RandomSource
+
+GRID_BITS = 16  # grid cells in one standard deviation of the noise, as a power of two
+LIMIT_BITS = 40  # coordinates are clamped to 2^40 grid cells: finite whatever happens, never reached by honest sums
+
+
+def grid_of(clip: float, noise_multiplier: float) -> float:
+    """Return the public grid of a release: the power of two at or below 2^-16 of the noise's standard deviation (of the clip, without noise)."""
+    scale = clip * noise_multiplier if noise_multiplier else clip
+    return 2.0 ** (math.floor(math.log2(scale)) - GRID_BITS)
+
+
+class BookKeepingOptimizer(DPOptimizer):  # type: ignore[misc]
+    """`DPOptimizer` that clips by book-keeping; use `backward(loss)` instead of `loss.backward()`.
+
+    Parameters
+    ----------
+    optimizer:
+        Holds exactly the network's trainable parameters.
+    keeper:
+        Watches the same network.
+    noise_multiplier, max_grad_norm:
+        Noise of standard deviation `noise_multiplier * max_grad_norm` is added to each coordinate of the sum.
+    expected_batch_size:
+        Public denominator for `loss_reduction="mean"`: sampling rate x *declared* cohort size, never the true batch's.
+    source:
+        Where the noise comes from.
+    loss_reduction:
+        "mean" (the loss is a mean over the batch, the step uses sum / expected_batch_size) or "sum".
+
+    Raises
+    ------
+    ConsilienceError
+        CSL-P605 when the optimizer's parameters are not the network's trainable ones, CSL-P606 for a bad clip or noise multiplier.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        keeper: BookKeeper,
+        *,
+        noise_multiplier: float,
+        max_grad_norm: float,
+        expected_batch_size: float | None,
+        source: RandomSource,
+        loss_reduction: str = "mean",
+    ) -> None:
+        if not (0.0 < max_grad_norm < math.inf and 0.0 <= noise_multiplier < math.inf):
+            raise ConsilienceError(
+                "CSL-P606", "Clip must be positive, noise multiplier zero or above, both finite.", "Correct the study's plan."
+            )
+        super().__init__(
+            optimizer,
+            noise_multiplier=noise_multiplier,
+            max_grad_norm=max_grad_norm,
+            expected_batch_size=expected_batch_size,
+            loss_reduction=loss_reduction,
+        )
+        self._keeper = keeper
+        self._source = source
+        self._clipped = False
+        if {id(p) for p in self.params} != {id(p) for p in keeper.parameters} or len(self.params) != len(keeper.parameters):
+            raise ConsilienceError(
+                "CSL-P605", "The optimizer and the network do not hold the same parameters.", "Give it the network's trainable parameters."
+            )
+
+    @property
+    def grad_samples(self) -> list[Tensor]:
+        """The parameters: `DPOptimizer.pre_step` only asks whether there are any, and nobody's own gradient is held."""
+        return list(self.params)
+
+    @property
+    def accumulated_iterations(self) -> int:
+        """Always 1: every pass is its own Poisson batch or a part of one."""
+        return 1
+
+    def backward(self, loss: Tensor) -> None:
+        """Find the output gradients of a scalar loss over the batch, reduced as `loss_reduction` says."""
+        self._keeper.backward(loss)
+
+    def clip_and_accumulate(self) -> None:
+        """Add the batch's clipped sum (float64) to `p.summed_grad`; a batch on which nothing ran adds zeros.
+
+        Raises
+        ------
+        ConsilienceError
+            CSL-P607 when the last batch was not cleared by `zero_grad()`.
+        """
+        if self._clipped:
+            raise ConsilienceError(
+                "CSL-P607", "The last batch's gradients were not cleared.", "Call zero_grad() before each forward pass."
+            )
+        scale = float(self._keeper.batch) if self.loss_reduction == "mean" else 1.0
+        sums = self._keeper.clipped_sums(self.max_grad_norm, scale)
+        for parameter in self.params:
+            total = sums[parameter]
+            parameter.summed_grad = total if parameter.summed_grad is None else parameter.summed_grad + total
+        self._clipped = True
+
+    def add_noise(self) -> None:
+        """Set `p.grad` to the noisy sum, rounded to the public grid and clamped; one draw covers all parameters."""
+        parameters = self.params
+        flat = torch.cat([parameter.summed_grad.reshape(-1) for parameter in parameters])
+        if self.noise_multiplier:
+            flat.add_(torch.from_numpy(self._source.normal(flat.numel())), alpha=self.noise_multiplier * self.max_grad_norm)
+        grid = grid_of(self.max_grad_norm, self.noise_multiplier)
+        limit = 2.0**LIMIT_BITS
+        flat.mul_(1.0 / grid).round_().clamp_(-limit, limit).mul_(grid)  # powers of two: exact
+        released = flat.to(parameters[0].dtype)
+        for parameter, part in zip(parameters, released.split([p.numel() for p in parameters]), strict=True):
+            parameter.grad = part.view_as(parameter)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Clear gradients and what was kept of the last pass; sums of skipped steps stay, as in `DPOptimizer`."""
+        super().zero_grad(set_to_none)
+        self._keeper.clear()
+        self._clipped = False

@@ -1,0 +1,1 @@
+"""Mechanisms that turn an exact value into a release."""

@@ -1,0 +1,1 @@
+"""The coordinator: planning, aggregation, evaluation, checkpoints, registry and its commands."""

@@ -1,0 +1,220 @@
+"""Figures of the report, as inline SVG: drawn without pyplot's global state, with text as text, readable in greyscale."""
+
+import io
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from simulations.results import Curve, Shape, SiteResult, StudyResult
+
+INK = "#1c2733"
+SOFT = "#68737f"
+RULE = "#d5dade"
+FEDERATED = "#17406d"
+ALONE = "#c07f16"
+POOLED = "#8b949e"
+
+_STYLE = {
+    "svg.fonttype": "none",
+    "font.family": ["DejaVu Sans"],
+    "font.size": 8.0,
+    "text.color": INK,
+    "axes.edgecolor": RULE,
+    "axes.labelcolor": SOFT,
+    "axes.labelsize": 8.0,
+    "axes.titlesize": 8.5,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.8,
+    "xtick.color": RULE,
+    "ytick.color": RULE,
+    "xtick.labelcolor": SOFT,
+    "ytick.labelcolor": SOFT,
+    "xtick.labelsize": 7.5,
+    "ytick.labelsize": 7.5,
+    "xtick.major.width": 0.8,
+    "ytick.major.width": 0.8,
+    "legend.frameon": False,
+    "legend.fontsize": 7.5,
+    "legend.handlelength": 2.2,
+    "path.simplify": True,
+}
+_LINES = {
+    "federated": {"color": FEDERATED, "linewidth": 1.8, "linestyle": "-", "label": "federated"},
+    "pooled": {"color": POOLED, "linewidth": 1.4, "linestyle": (0, (4, 2)), "label": "pooled, no privacy"},
+    "released": {
+        "color": FEDERATED,
+        "linewidth": 0,
+        "marker": "o",
+        "markersize": 4,
+        "markerfacecolor": "white",
+        "markeredgewidth": 1.0,
+        "label": "as released, noisy",
+    },
+    "calibrated": {"color": ALONE, "linewidth": 1.4, "linestyle": (0, (1, 1.2)), "marker": "D", "markersize": 3, "label": "calibrated at home"},
+}
+_WIDTH = 7.1
+_ROW = 0.27
+_SHAPE_COLUMNS = 3
+_LONG_LABELS = 5
+
+
+@contextmanager
+def _figure(width: float, height: float) -> Iterator[Figure]:
+    """Yield a figure of `width` x `height` inches under the house style."""
+    with matplotlib.rc_context(_STYLE):
+        yield Figure(figsize=(width, height), layout="constrained")
+
+
+def _svg(figure: Figure, name: str, title: str) -> str:
+    """Return the figure as an inline SVG element whose ids are its own and which reads as `title`."""
+    buffer = io.StringIO()
+    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r'\bid="', f'id="{name}-', text)
+    text = re.sub(r"url\(#", f"url(#{name}-", text)
+    text = re.sub(r'href="#', f'href="#{name}-', text)
+    text = text.replace("'DejaVu Sans'", "var(--sans)")
+    size = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', text)
+    assert size is not None
+    text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
+    text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
+    return text.replace("<svg ", f'<svg role="img" aria-label="{title}" style="max-width:{float(size[1]) * 1.36:.0f}px" ', 1)
+
+
+def curves(study: StudyResult) -> str:
+    """Draw ROC, lift and calibration side by side."""
+    with _figure(_WIDTH, 2.65) as figure:
+        roc, lift, calibration = figure.subplots(1, 3)
+        roc.plot([0, 1], [0, 1], color=RULE, linewidth=0.8)
+        _lines(roc, study.roc)
+        _frame(roc, "Ranking (ROC)", "share of the others listed", "share of the sought found")
+        lift.axhline(1.0, color=RULE, linewidth=0.8)
+        _lines(lift, study.lift)
+        lift.set_ylim(bottom=0)
+        _frame(lift, "Lift", "share of customers listed", "times the base rate")
+        top = _top(study.calibration)
+        calibration.plot([0, top], [0, top], color=RULE, linewidth=0.8)
+        _lines(calibration, study.calibration)
+        _frame(calibration, "Calibration", "predicted probability", "observed share")
+        calibration.set_xlim(0, top)
+        calibration.set_ylim(0, top)
+        for axes in (roc, lift):
+            axes.set_xlim(0, 1)
+        roc.set_ylim(0, 1)
+        handles = {label: handle for axes in (roc, lift, calibration) for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+        figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=len(handles))
+        return _svg(figure, f"{study.name}-curves", "ROC, lift and calibration curves")
+
+
+def _lines(axes: Axes, lines: Sequence[Curve]) -> None:
+    for line in lines:
+        axes.plot(line.x, line.y, **_LINES[line.role])  # type: ignore[arg-type]
+
+
+def _frame(axes: Axes, title: str, x: str, y: str) -> None:
+    axes.set_title(title, fontweight="bold", color=INK, pad=8)
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    axes.set_box_aspect(1)
+
+
+def _top(lines: Sequence[Curve]) -> float:
+    values = [value for line in lines for value in (*line.x, *line.y)]
+    return min(1.0, max(values, default=1.0) * 1.08)
+
+
+def gains(study: StudyResult) -> str:
+    """Draw one row an institution: own model -> federated model, with the pooled reference, sorted by gain."""
+    sites = sorted(study.sites, key=lambda site: site.gain)
+    rows = range(len(sites))
+    with _figure(_WIDTH, 0.75 + _ROW * len(sites)) as figure:
+        axes = figure.subplots()
+        axes.hlines(rows, [s.alone for s in sites], [s.federated for s in sites], color=SOFT, linewidth=1.2, zorder=1)
+        mark = {"zorder": 3, "linestyle": "none"}
+        axes.plot([s.pooled for s in sites], rows, marker="|", markersize=11, markeredgewidth=1.6, color=POOLED, label="pooled, no privacy", **mark)
+        axes.plot([s.alone for s in sites], rows, marker="o", markersize=5.5, markerfacecolor="white", markeredgewidth=1.5,
+                  markeredgecolor=ALONE, label="own model, no privacy", **mark)
+        axes.plot([s.federated for s in sites], rows, marker="o", markersize=5.5, color=FEDERATED, label="federated, private", **mark)
+        _named_rows(axes, sites)
+        for row, site in enumerate(sites):
+            axes.text(1.01, row, f"{site.gain:+.3f}", transform=axes.get_yaxis_transform(), va="center", fontsize=7.5,
+                      color=FEDERATED if site.gain > 0 else ALONE)
+        axes.set_xlabel("AUC on the institution's own held-out customers")
+        figure.legend(loc="outside upper left", ncols=3)
+        return _svg(figure, f"{study.name}-gains", "Gain of each institution from federating")
+
+
+def _named_rows(axes: Axes, sites: Sequence[SiteResult]) -> None:
+    axes.set_yticks(range(len(sites)), [site.title for site in sites])
+    axes.set_ylim(-0.7, len(sites) - 0.3)
+    axes.tick_params(axis="y", length=0, labelcolor=INK, labelsize=8)
+    axes.grid(axis="x", color=RULE, linewidth=0.5)
+    axes.set_axisbelow(True)
+    axes.spines["left"].set_visible(False)
+    axes.margins(x=0.06)
+
+
+def budgets(study: StudyResult) -> str:
+    """Draw each institution's granted epsilon, and what its two accounts spent of it."""
+    sites = list(reversed(study.sites))
+    rows = range(len(sites))
+    with _figure(_WIDTH, 0.75 + _ROW * 1.15 * len(sites)) as figure:
+        axes = figure.subplots()
+        axes.barh(rows, [s.budget.epsilon for s in sites], height=0.72, color="white", edgecolor=SOFT, linewidth=0.9, label="granted")
+        axes.barh([row + 0.17 for row in rows], [s.budget.training for s in sites], height=0.3, color=FEDERATED, label="spent: training")
+        axes.barh([row - 0.17 for row in rows], [s.budget.holdout for s in sites], height=0.3, color=ALONE, alpha=0.75,
+                  hatch="////", edgecolor="white", linewidth=0, label="spent: evaluation")
+        _named_rows(axes, sites)
+        axes.set_xlim(left=0)
+        for row, site in enumerate(sites):
+            axes.text(1.01, row, f"{site.budget.left:.2f} left", transform=axes.get_yaxis_transform(), va="center", fontsize=7.5, color=SOFT)
+        axes.set_xlabel("ε of one customer over the budget's life (less is more private)")
+        figure.legend(loc="outside upper left", ncols=3)
+        return _svg(figure, f"{study.name}-budgets", "Privacy budget of each institution")
+
+
+def shapes(study: StudyResult, most: int = 6) -> str:
+    """Draw the shape functions of the columns that move the score most."""
+    chosen = sorted(study.shapes, key=lambda shape: -shape.reach)[:most]
+    if not chosen:
+        return ""
+    down = -(-len(chosen) // _SHAPE_COLUMNS)
+    with _figure(_WIDTH, 1.75 * down) as figure:
+        grid = figure.subplots(down, _SHAPE_COLUMNS, squeeze=False)
+        low = min(min(shape.y) for shape in chosen)
+        high = max(max(shape.y) for shape in chosen)
+        pad = 0.06 * (high - low or 1.0)
+        for place, axes in enumerate(grid.flat):
+            if place >= len(chosen):
+                axes.set_visible(False)
+                continue
+            _shape(axes, chosen[place])
+            axes.set_ylim(low - pad, high + pad)
+            if place % _SHAPE_COLUMNS == 0:
+                axes.set_ylabel("effect, log-odds")
+        return _svg(figure, f"{study.name}-shapes", "Shape functions of the model")
+
+
+def _shape(axes: Axes, shape: Shape) -> None:
+    axes.axhline(0, color=RULE, linewidth=0.8)
+    axes.set_title(shape.column.replace("_", " "), fontweight="bold", color=INK)
+    if not shape.labels:
+        axes.plot(shape.x, shape.y, color=FEDERATED, linewidth=1.6, marker="o", markersize=2.6)
+        axes.set_xlabel(shape.unit, fontsize=7)
+        return
+    places = range(len(shape.labels))
+    axes.vlines(places, 0, shape.y, color=FEDERATED, linewidth=1.2)
+    axes.plot(places, shape.y, color=FEDERATED, marker="o", markersize=3.6, linestyle="none")
+    long = len(shape.labels) > _LONG_LABELS
+    axes.set_xticks(list(places), list(shape.labels), rotation=60 if long else 0, ha="right" if long else "center", fontsize=6.5,
+                    rotation_mode="anchor" if long else "default")
+    axes.tick_params(axis="x", length=0)

@@ -1,0 +1,208 @@
+"""What the demo found, as plain values: the report and the closing table are drawn from these and from nothing else.
+
+True counts and exact AUCs are known here because the demo plays every party on one machine; in a federation no party sees them.
+"""
+
+from dataclasses import dataclass
+
+HELPED_BY = 0.002
+"""A change of the AUC smaller than this counts as neither gain nor loss."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A line in a figure: `x` and `y` of one length; `role` is federated, pooled, released or calibrated."""
+
+    role: str
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """One institution's budget: epsilon granted over the budget's life at `delta`, and spent in each of the two accounts."""
+
+    epsilon: float
+    delta: float
+    training: float
+    holdout: float
+
+    @property
+    def left(self) -> float:
+        """What is left of epsilon in the account that spent more; never below zero."""
+        return max(0.0, self.epsilon - max(self.training, self.holdout))
+
+
+@dataclass(frozen=True)
+class SiteResult:
+    """One institution in one study.
+
+    Attributes
+    ----------
+    customers, tested:
+        Customers used for training, and held out: true counts, seen by no party.
+    declared:
+        The size that the charter declares.
+    alone, federated, pooled:
+        Exact AUC on its held-out customers: of its own model without privacy, of the federation's, of the reference on pooled data.
+    lift:
+        Share of positives among its best-scored tenth over its base rate, federated model.
+    consent:
+        Share of its customers who agreed to profiling (simulated).
+    """
+
+    id: str
+    title: str
+    declared: int
+    customers: int
+    tested: int
+    consent: float
+    budget: Budget
+    alone: float
+    federated: float
+    pooled: float
+    lift: float
+
+    @property
+    def gain(self) -> float:
+        """Federated AUC minus the AUC of the institution's own model."""
+        return self.federated - self.alone
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The fitted effect of one column: what it adds to the log-odds, at knots (`x`) or for categories (`labels`)."""
+
+    column: str
+    meaning: str
+    unit: str
+    x: tuple[float, ...]
+    labels: tuple[str, ...]
+    y: tuple[float, ...]
+
+    @property
+    def reach(self) -> float:
+        """Largest minus smallest effect, in log-odds."""
+        return max(self.y) - min(self.y)
+
+
+@dataclass(frozen=True)
+class NameRow:
+    """One line of a name list: pseudonymous customer, score as a probability, decile, and reasons in words."""
+
+    customer: str
+    score: float
+    decile: int
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class NameList:
+    """The head of one institution's name list; in a federation it never leaves the institution."""
+
+    site: str
+    listed: int
+    rows: tuple[NameRow, ...]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A metric as the coordinator sees it: an estimate from noisy histograms with its interval; None where uninformative."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """One study from offer to name list.
+
+    Attributes
+    ----------
+    summary:
+        What was predicted and how, in a sentence or two.
+    roc, lift, calibration:
+        Curves over all held-out customers together.
+    card:
+        The model card as (heading, text).
+    sent, received:
+        Bytes from coordinator to institutions and back.
+    """
+
+    name: str
+    title: str
+    summary: str
+    model: str
+    mode: str
+    rounds: int
+    seconds: float
+    sent: int
+    received: int
+    base_rate: float
+    sites: tuple[SiteResult, ...]
+    roc: tuple[Curve, ...]
+    lift: tuple[Curve, ...]
+    calibration: tuple[Curve, ...]
+    released_auc: Estimate
+    shapes: tuple[Shape, ...]
+    names: NameList
+    card: tuple[tuple[str, str], ...]
+
+    @property
+    def not_helped(self) -> tuple[SiteResult, ...]:
+        """Institutions whose own model would have ranked their customers at least as well (beyond `HELPED_BY`)."""
+        return tuple(site for site in self.sites if site.gain < -HELPED_BY)
+
+    @property
+    def unchanged(self) -> tuple[SiteResult, ...]:
+        """Institutions for which federating changed next to nothing."""
+        return tuple(site for site in self.sites if abs(site.gain) <= HELPED_BY)
+
+    @property
+    def helped(self) -> tuple[SiteResult, ...]:
+        """Institutions that gained by more than `HELPED_BY`."""
+        return tuple(site for site in self.sites if site.gain > HELPED_BY)
+
+    def mean(self, which: str) -> float:
+        """Return the plain mean over institutions of `alone`, `federated`, `pooled` or `lift`."""
+        values = [float(getattr(site, which)) for site in self.sites]
+        return sum(values) / len(values)
+
+    def verdict(self) -> str:
+        """Say in a sentence or two whom federating helped, and whom it did not."""
+        told = [
+            _told(self.helped, "gained", f"by {_change(self.helped)} of AUC"),
+            _told(self.unchanged, "saw next to no change", ""),
+            _told(self.not_helped, "would have done better with a model of their own", f"by {_change(self.not_helped)}"),
+        ]
+        text = "; ".join(part for part in told if part)
+        price = self.mean("pooled") - self.mean("federated")
+        against = f"{price:.3f} below" if price > 0 else f"{-price:.3f} above"
+        return f"{text}. On average the federated model stands {against} the reference that pools all records without privacy."
+
+
+def _told(sites: tuple[SiteResult, ...], verb: str, by: str) -> str:
+    if not sites:
+        return ""
+    names = ", ".join(site.title for site in sites)
+    return f"{len(sites)} {verb}{' ' + by if by else ''} ({names})"
+
+
+def _change(sites: tuple[SiteResult, ...]) -> str:
+    changes = sorted(abs(site.gain) for site in sites)
+    if not changes:
+        return ""
+    return f"{changes[0]:.3f}" if len(changes) == 1 else f"{changes[0]:.3f} to {changes[-1]:.3f}"
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """Everything that the demo shows."""
+
+    version: str
+    started: str
+    seconds: float
+    seed: int
+    studies: tuple[StudyResult, ...]
+    sources: tuple[tuple[str, str, str], ...]

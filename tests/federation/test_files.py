@@ -1,0 +1,33 @@
+import errno
+import os
+
+import pytest
+
+from federation.errors import StorageError
+from federation.files import atomic_write
+
+
+def test_content_and_mode(tmp_path):
+    path = tmp_path / "a"
+    atomic_write(path, b"one", mode=0o600)
+    atomic_write(path, b"two", mode=0o600)
+    assert path.read_bytes() == b"two" and path.stat().st_mode & 0o777 == 0o600
+    assert [item.name for item in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_full_disk_leaves_the_old_file_and_no_rest(tmp_path, monkeypatch):
+    path = tmp_path / "a"
+    atomic_write(path, b"old")
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StorageError, match="CSL-F301"):
+        atomic_write(path, b"new")
+    assert path.read_bytes() == b"old" and [item.name for item in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(StorageError, match="CSL-F301"):
+        atomic_write(tmp_path / "none" / "a", b"x")
