@@ -1,7 +1,7 @@
-"""The local check before a released model is adopted: finite weights, and no clear harm on the institution's own hold-out.
+"""The local check before a released model is adopted: finite weights, and no clear harm on the own hold-out.
 
-The result stays local. It depends on private data and is not paid for from the budget, so nobody may be told of it, and whether an
-institution adopts a model must not be visible to the coordinator.
+The result stays local. It depends on private data and is not paid for from the budget, so nobody may be told of it,
+and whether an institution adopts a model must not be visible to the coordinator.
 """
 
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ CONFIDENCE = 0.95
 
 
 class Adoption(Document):
-    """Whether the institution adopts a model, and why, in words; `reasons` names every fault, or what was found in order.
+    """Whether the institution adopts a model, and why: `reasons` names every fault, or what was found in order.
 
     AUCs are those on the institution's own hold-out, None where they cannot be told; intervals are 95%, two-sided.
     """
@@ -47,9 +47,10 @@ class DeLong:
 
 
 def delong(scores: NDArray[np.floating], labels: NDArray[np.floating]) -> DeLong:
-    """Return the AUC of each row of `scores` [k, n] and their covariance, with at least two customers of either outcome.
+    """Return the AUC of each row of `scores` [k, n] and their covariance; needs two customers of either outcome.
 
-    DeLong, DeLong and Clarke-Pearson 1988, equations 3-5, computed from midranks (Sun and Xu 2014, algorithm 2); ties count one half.
+    DeLong, DeLong and Clarke-Pearson 1988, equations 3-5, computed from midranks (Sun and Xu 2014, algorithm 2); ties
+    count one half.
     """
     s = np.atleast_2d(np.asarray(scores, dtype=np.float64))
     yes = np.asarray(labels) == 1.0
@@ -74,16 +75,18 @@ def check_model(
 ) -> Adoption:
     """Decide whether to adopt a model from its scores of the institution's own held-out customers.
 
-    It is refused when a weight or a score is not finite, when it gives every customer the same score, when its AUC is clearly below 0.5,
-    or clearly below that of the model in use by more than 0.005: "clearly" by one-sided tests at 5% (DeLong, paired for the model in
-    use). With fewer than 10 customers of either outcome nothing can be told from the hold-out, and the reasons say so.
+    It is refused when a weight or a score is not finite, when it gives every customer the same score, when its AUC is
+    clearly below 0.5, or clearly below that of the model in use by more than 0.005: "clearly" by one-sided tests at
+    5% (DeLong, paired for the model in use). With fewer than 10 customers of either outcome nothing can be told from
+    the hold-out, and the reasons say so.
 
     Parameters
     ----------
     weights:
         Tensors by name.
     logits, current:
-        [n] scores under the new model and, where there is one, under the model in use; the same customers in the same order.
+        [n] scores under the new model and, where there is one, under the model in use; the same customers in the same
+        order.
     labels:
         [n], 0 or 1.
 
@@ -93,7 +96,9 @@ def check_model(
         CSL-C701 when lengths differ, or a label or a score of the model in use is not valid.
     """
     count, events = len(labels), int(np.asarray(labels).sum()) if np.isfinite(labels).all() else 0
-    broken = [f"Tensor {name} holds NaN or infinity." for name in sorted(weights) if not np.isfinite(weights[name]).all()]
+    broken = [
+        f"Tensor {name} holds NaN or infinity." for name in sorted(weights) if not np.isfinite(weights[name]).all()
+    ]
     if not broken and not np.isfinite(logits).all():
         broken = ["The model gives scores that are not numbers."]
     if broken:
@@ -101,10 +106,13 @@ def check_model(
     z, y = check_outcomes(logits, labels)
     rows = [z] if current is None else [z, check_outcomes(current, labels)[0]]
     if len(z) > 1 and np.ptp(z) == 0.0:
-        return Adoption(adopted=False, reasons=("It gives every customer the same score.",), customers=count, events=events)
+        return Adoption(
+            adopted=False, reasons=("It gives every customer the same score.",), customers=count, events=events
+        )
     if min(events, count - events) < MIN_EACH:
-        reason = f"Too few held-out customers to judge it: {count}, of whom {events} had the outcome; {MIN_EACH} of either kind are needed."
-        return Adoption(adopted=True, reasons=(reason,), customers=count, events=events)
+        found = f"{count}, of whom {events} had the outcome; {MIN_EACH} of either kind are needed"
+        reasons = (f"Too few held-out customers to judge it: {found}.",)
+        return Adoption(adopted=True, reasons=reasons, customers=count, events=events)
     return _judge(delong(np.stack(rows), y), count, events)
 
 
@@ -112,7 +120,7 @@ def _judge(found: DeLong, count: int, events: int) -> Adoption:
     two_sided, one_sided = float(ndtri(0.5 + CONFIDENCE / 2)), float(ndtri(CONFIDENCE))
     auc, spread = float(found.auc[0]), float(np.sqrt(found.covariance[0, 0]))
     faults: list[str] = []
-    if auc + one_sided * spread < 0.5:  # noqa: PLR2004 - what chance reaches
+    if auc + one_sided * spread < 0.5:
         faults.append(f"AUC {auc:.3f} on own held-out customers: clearly below 0.5, it ranks them the wrong way round.")
     auc_current = between = None
     if len(found.auc) > 1:
@@ -122,7 +130,9 @@ def _judge(found: DeLong, count: int, events: int) -> Adoption:
         error = float(np.sqrt(max(0.0, np.array([1.0, -1.0]) @ found.covariance @ np.array([1.0, -1.0]))))
         between = (gain - two_sided * error, gain + two_sided * error)
         if gain + one_sided * error < -MARGIN:
-            faults.append(f"AUC {auc:.3f} on own held-out customers: clearly below the model in use ({auc_current:.3f}).")
+            faults.append(
+                f"AUC {auc:.3f} on own held-out customers: clearly below the model in use ({auc_current:.3f})."
+            )
     return Adoption(
         adopted=not faults,
         reasons=tuple(faults) or (_in_order(auc, auc_current),),

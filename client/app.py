@@ -11,6 +11,7 @@ from flwr.clientapp import ClientApp
 from client.vault import Vault
 from federation.errors import StorageError
 from federation.messages import REFUSED
+from privacy.keys import passphrase_from_file
 
 logger = logging.getLogger("consilience.vault")
 CLIENT_APP_FAILED = 2  # Flower's ErrorCode.CLIENT_APP_RAISED_EXCEPTION
@@ -20,13 +21,15 @@ ACTIONS = ("hello", "offer", "model", "receipts")
 class VaultShelf:
     """Opens each vault once and keeps it open: the data of a study are read once, and the ledger has one writer."""
 
-    def __init__(self, open_vault: Callable[[Path], Vault] = Vault.open) -> None:
-        self._open = open_vault
+    def __init__(self) -> None:
         self._vaults: dict[Path, Vault] = {}
         self._lock = threading.Lock()
 
     def __call__(self, context: Context) -> Vault:
         """Return the vault at the node's `home`; run_config, which the coordinator can set, is never read.
+
+        `passphrase-file` in the node configuration names the file that opens the keys; `plain-keys`, for simulations only,
+        allows keys without one.
 
         Raises
         ------
@@ -35,11 +38,18 @@ class VaultShelf:
         """
         home = context.node_config.get("home")
         if not isinstance(home, str):
-            raise StorageError("CSL-C509", "The node has no home folder.", 'Start the node with --node-config \'home="/path/to/home"\'.')
+            raise StorageError(
+                "CSL-C509",
+                "The node has no home folder.",
+                "Start the node with --node-config 'home=\"/path/to/home\"'.",
+            )
         path = Path(home).resolve()
         with self._lock:
             if path not in self._vaults:
-                self._vaults[path] = self._open(path)
+                file = context.node_config.get("passphrase-file")
+                passphrase = passphrase_from_file(Path(file)) if isinstance(file, str) else None
+                plain = context.node_config.get("plain-keys") is True
+                self._vaults[path] = Vault.open(path, passphrase, allow_plain=plain)
             return self._vaults[path]
 
 
@@ -50,7 +60,7 @@ def make_app(find_vault: Callable[[Context], Vault]) -> ClientApp:
     def handle(message: Message, context: Context) -> Message:
         try:
             reply = find_vault(context).answer(message.metadata.message_type, message.content)
-        except Exception:  # noqa: BLE001 - the boundary of the process: Flower would send the exception's text to the coordinator
+        except Exception:
             logger.exception("no answer to %s", message.metadata.message_type)
             return Message(error=Error(code=CLIENT_APP_FAILED, reason=REFUSED), reply_to=message)
         return Message(reply, reply_to=message)

@@ -1,8 +1,8 @@
 """Calibration of a released model on the institution's own held-out customers: local, private, never sent.
 
-A federated model ranks customers; its probabilities are those of everybody's customers together, and noise and drift shift
-them further. Two numbers put that right for one institution: `probability = sigmoid(intercept + slope * logit)`.
-The slope is kept above zero, so calibration never changes who comes before whom.
+A federated model ranks customers; its probabilities are those of everybody's customers together, and noise and drift
+shift them further. Two numbers put that right for one institution: `probability = sigmoid(intercept + slope *
+logit)`. The slope is kept above zero, so calibration never changes who comes before whom.
 """
 
 from typing import Literal
@@ -19,7 +19,7 @@ Floats = NDArray[np.float64]
 
 # A slope is a second number to learn: below this many customers of either outcome it would mostly follow chance.
 MIN_EACH_FOR_SLOPE = 30
-# Priors of the two numbers, as standard deviations around "the model is right as it is". They act like a handful of customers.
+# Priors of the two numbers: standard deviations around "the model is right as it is"; they weigh like a few customers.
 SLOPE_SPREAD = 0.5
 INTERCEPT_SPREAD = 3.0
 SLOPE_RANGE = (0.05, 20.0)
@@ -57,8 +57,9 @@ class ReliabilityBin(Document):
 class Reliability(Document):
     """How well probabilities fit outcomes.
 
-    `calibration_error` is the mean over customers of |predicted - observed| by bin (ECE with bins of equal counts; chance alone keeps
-    it above zero), `brier` the mean squared error, `log_loss` in nats, `bias` mean predicted minus observed rate.
+    `calibration_error` is the mean over customers of |predicted - observed| by bin (ECE with bins of equal counts;
+    chance alone keeps it above zero), `brier` the mean squared error, `log_loss` in nats, `bias` mean predicted minus
+    observed rate.
     """
 
     calibration_error: float
@@ -69,7 +70,7 @@ class Reliability(Document):
 
 
 class CalibrationReport(Document):
-    """Reliability before and after calibration. `after` is cross-fitted: each customer is judged by a calibration that has not seen her."""
+    """Reliability before and after; `after` is cross-fitted: a customer's calibration has not seen her."""
 
     customers: int
     events: int
@@ -80,9 +81,9 @@ class CalibrationReport(Document):
 def calibrate(logits: NDArray[np.floating], labels: NDArray[np.floating]) -> Calibration:
     """Fit intercept and slope on held-out customers.
 
-    Logistic recalibration of the logit (Cox 1958; Platt 1999) as the mode of a posterior: slope ~ N(1, 0.5^2), intercept ~ N(0, 3^2),
-    slope within [0.05, 20]. With fewer than 30 customers of either outcome the slope stays 1; with one outcome only, or nobody,
-    the note says that the probabilities are hardly the institution's own.
+    Logistic recalibration of the logit (Cox 1958; Platt 1999) as the mode of a posterior: slope ~ N(1, 0.5^2),
+    intercept ~ N(0, 3^2), slope within [0.05, 20]. With fewer than 30 customers of either outcome the slope stays 1;
+    with one outcome only, or nobody, the note says that the probabilities are hardly the institution's own.
 
     Parameters
     ----------
@@ -115,7 +116,7 @@ def _few(customers: int, events: int) -> str:
 
 
 def _fit(z: Floats, y: Floats, *, with_slope: bool) -> tuple[float, float]:
-    """Minimise the convex penalised log loss over (intercept, slope); scaled to a mean so that tolerances hold for any n."""
+    """Minimise the convex penalised log loss; divided by n so that tolerances hold for any n."""
     n = len(y)
 
     def objective(theta: Floats) -> tuple[float, Floats]:
@@ -148,20 +149,23 @@ def check_outcomes(logits: NDArray[np.floating], labels: NDArray[np.floating]) -
     if z.ndim != 1 or z.shape != y.shape or not np.isfinite(z).all() or not np.isin(y, (0.0, 1.0)).all():
         raise DataError(
             "CSL-C701",
-            "Scores and outcomes of the held-out customers do not fit: every score must be finite and every outcome 0 or 1.",
-            "Run `consilience node check` on the table and look at its label; if it passes, the model is damaged: fetch it again.",
+            "Scores and outcomes of the held-out customers do not fit: scores must be finite, outcomes 0 or 1.",
+            "Run `consilience node check` and look at the label; if that is in order, fetch the model again.",
         )
     return z, y
 
 
-def calibration_report(logits: NDArray[np.floating], labels: NDArray[np.floating], bins: int = 10) -> CalibrationReport | None:
-    """Return reliability before and after calibration (5 folds for `after`), or None with fewer than two customers of either outcome.
+def calibration_report(
+    logits: NDArray[np.floating], labels: NDArray[np.floating], bins: int = 10
+) -> CalibrationReport | None:
+    """Return reliability before and after calibration, or None with fewer than two customers of either outcome.
 
-    Folds are dealt by rank of the score within each outcome, so the report is the same at every call. Raises as `calibrate`.
+    `after` uses 5 folds. They are dealt by rank of the score within each outcome, so the report is the same at every call. Raises as
+    `calibrate`.
     """
     z, y = check_outcomes(logits, labels)
     events = int(y.sum())
-    if min(events, len(y) - events) < 2:  # noqa: PLR2004 - one to fit, one to judge
+    if min(events, len(y) - events) < 2:
         return None
     order = np.lexsort((z, y))
     fold = np.empty(len(y), dtype=np.int64)
@@ -176,7 +180,7 @@ def calibration_report(logits: NDArray[np.floating], labels: NDArray[np.floating
 
 
 def reliability(probability: Floats, labels: Floats, bins: int = 10) -> Reliability:
-    """Compare probabilities [n > 0] with outcomes [n] in bins of equal counts; no bin holds fewer than 10 customers unless there is one bin only."""
+    """Compare probabilities [n > 0] with outcomes [n] in bins of equal counts, at least 10 customers in each of several."""
     count = max(1, min(bins, len(labels) // 10))
     parts = np.array_split(np.argsort(probability, kind="stable"), count)
     curve = tuple(_bin(probability[part], labels[part]) for part in parts)

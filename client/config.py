@@ -34,10 +34,16 @@ def _spelling(value: Any) -> str:  # noqa: ANN401 - whatever the YAML holds
 OwnName = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^\x00]+$")]
 Spelling = Annotated[str, BeforeValidator(_spelling), Field(max_length=256, pattern=r"^[^\x00]*$")]
 Spellings = tuple[Spelling, ...]
+Answers = Annotated[Spellings, Field(min_length=1)]
 Unit = Annotated[str, Field(min_length=1, max_length=400)]
 
-YES: Spellings = ("yes", "y", "true", "t", "1")
-NO: Spellings = ("no", "n", "false", "f", "0")
+YES: Answers = ("yes", "y", "true", "t", "1")
+NO: Answers = ("no", "n", "false", "f", "0")
+
+
+def _distinct_answers(yes: Spellings, no: Spellings) -> None:
+    if {text.lower() for text in yes} & {text.lower() for text in no}:
+        raise ValueError("a spelling means yes or no, not both")
 
 
 class CsvSource(Document):
@@ -75,7 +81,9 @@ class SqlSource(Document):
             except sa.exc.ArgumentError:
                 raise ValueError("url is not a database URL such as sqlite:///customers.db") from None
             if parsed.password is not None:
-                raise ValueError("a password must not stand in this file: put the URL in a variable and name it in url_env")
+                raise ValueError(
+                    "a password must not stand in this file: put the URL in a variable and name it in url_env"
+                )
         return self
 
 
@@ -110,27 +118,38 @@ class ColumnMapping(Quantity):
     """
 
     values: dict[str, Category] = {}
-    yes: Spellings = YES
-    no: Spellings = NO
+    yes: Answers = YES
+    no: Answers = NO
     missing: Spellings = ()
+
+    @model_validator(mode="after")
+    def _apart(self) -> Self:
+        _distinct_answers(self.yes, self.no)
+        return self
 
 
 class LabelMapping(Document):
     """The column that holds the outcome and its spellings; a row with neither takes no part in learning."""
 
     column: OwnName
-    yes: Annotated[Spellings, Field(min_length=1)]
-    no: Annotated[Spellings, Field(min_length=1)]
+    yes: Answers
+    no: Answers
 
     @model_validator(mode="after")
     def _apart(self) -> Self:
-        if {text.lower() for text in self.yes} & {text.lower() for text in self.no}:
-            raise ValueError("a spelling means yes or no, not both")
+        _distinct_answers(self.yes, self.no)
         return self
 
 
+class Stake(Document):
+    """The money at stake for each customer, in a unit of the institution's own choice."""
+
+    column: OwnName
+    unit: Unit
+
+
 class ScoreRows(Document):
-    """The customers to score: rows stamped at or after a position, or the rows of a second table with the same columns."""
+    """The customers to score: rows stamped at or after a position, or rows of a second table with the same columns."""
 
     from_position: Annotated[int, Field(ge=0)] | None = None
     source: Source | None = None
@@ -151,7 +170,7 @@ class TableMapping(Document):
     columns: Annotated[dict[Name, ColumnMapping], Field(min_length=1)]
     label: LabelMapping | None = None
     position: OwnName | None = None
-    value: Quantity | None = None
+    value: Stake | None = None
     score: ScoreRows | None = None
 
     @model_validator(mode="after")
@@ -206,7 +225,7 @@ class ConsentColumns(Document):
     source: Source
     customer: OwnName
     purposes: Annotated[dict[Purpose, OwnName], Field(min_length=1)]
-    yes: Spellings = YES
+    yes: Answers = YES
 
 
 class ConsentRows(Document):
@@ -218,7 +237,7 @@ class ConsentRows(Document):
     purpose: OwnName
     granted: OwnName
     names: dict[Purpose, Spelling] = {}
-    yes: Spellings = YES
+    yes: Answers = YES
 
 
 Mapping = Annotated[TableMapping | TransactionMapping, Field(discriminator="kind")]
@@ -228,8 +247,8 @@ Consent = Annotated[ConsentColumns | ConsentRows, Field(discriminator="layout")]
 class NodeConfig(Document):
     """One institution's node: its member id, a mapping for each contract it takes part in, and its consent table.
 
-    Without `consent` nobody has consented, and every study is refused. `memory_mb` bounds the query engine, which spills
-    to the home's `tmp` folder and nowhere else.
+    Without `consent` nobody has consented, and every study is refused. `memory_mb` bounds the query engine, which
+    spills to the home's `tmp` folder and nowhere else.
     """
 
     member: Name
@@ -255,7 +274,9 @@ class NodeConfig(Document):
             CSL-C001 when the configuration was neither loaded from a file nor placed by `at`.
         """
         if self._home is None:
-            raise DocumentError("CSL-C001", "The node's configuration has no home folder.", "Load it from its node.yaml.")
+            raise DocumentError(
+                "CSL-C001", "The node's configuration has no home folder.", "Load it from its node.yaml."
+            )
         return self._home
 
 

@@ -73,7 +73,9 @@ class Home:
             pin = self.pin_file.read_text("ascii").strip()
         except OSError as error:
             raise StorageError(
-                "CSL-C501", f"{error.filename} cannot be read: {error.strerror}.", "Install the charter that the members signed."
+                "CSL-C501",
+                f"{error.filename} cannot be read: {error.strerror}.",
+                "Install the charter that the members signed.",
             ) from error
         return open_charter(SealedCharter.from_canonical(content), pin)
 
@@ -90,6 +92,8 @@ class Home:
         contract = load_yaml(self.root / "contracts" / f"{name}.yaml", FeatureContract)
         if contract.digest() != charter.contract_digest(name):
             raise IntegrityError(
-                "CSL-C502", f"The installed contract {name} is not the one that the charter pins.", "Install the contract of the charter."
+                "CSL-C502",
+                f"The installed contract {name} is not the one that the charter pins.",
+                "Install the contract of the charter.",
             )
         return contract

@@ -1,7 +1,8 @@
-"""The name list: whom the institution should approach, how likely, worth how much, and why. It never leaves the institution.
+"""The name list: whom the institution should approach, how likely, worth how much, and why. It never leaves.
 
-The label of a contract is the event that matters: for churn the list holds those most at risk, for propensity those most
-likely to buy. Only customers who agreed to be contacted may stand on it; that is another consent than the one to training.
+The label of a contract is the event that matters: for churn the list holds those most at risk, for propensity those
+most likely to buy. Only customers who agreed to be contacted may stand on it; that is another consent than the one to
+training.
 """
 
 import csv
@@ -49,8 +50,9 @@ class TopCustomers(Document):
 class WorthWhile(Document):
     """Cost against benefit: everybody whom it pays to approach, highest expected gain first.
 
-    probability x value x success_rate must exceed `cost` (in the money of the node's table). `success_rate` is the share of those
-    approached for whom it makes the difference: the institution's own estimate. `at_most` limits the list as well.
+    probability x value x success_rate must exceed `cost` (in the money of the node's table). `success_rate` is the
+    share of those approached for whom it makes the difference: the institution's own estimate. `at_most` limits the
+    list as well.
     """
 
     kind: Literal["worthwhile"] = "worthwhile"
@@ -64,7 +66,7 @@ Capacity = Annotated[TopCustomers | WorthWhile, Field(discriminator="kind")]
 
 @dataclass(frozen=True)
 class Listed:
-    """One line of a name list; `decile` 1 holds the tenth of those scored with the highest probability; money is None where unmapped."""
+    """One line of a name list; `decile` 1 is the most probable tenth of those scored; unmapped money is None."""
 
     customer: str
     rank: int
@@ -85,7 +87,7 @@ class Counts(Document):
 
 
 class ListRecord(Document):
-    """The sidecar of a name list: where it came from, by which rule, and the digests of its two files. It stays with the list."""
+    """The sidecar of a name list: where it came from, by which rule, and the digests of its two files."""
 
     study: Name
     model: Hex32
@@ -109,11 +111,13 @@ class Written:
     record: Path
 
 
-def choose(scores: Scores, capacity: TopCustomers | WorthWhile, contactable: Collection[str], key: bytes) -> list[Listed]:
+def choose(
+    scores: Scores, capacity: TopCustomers | WorthWhile, contactable: Collection[str], key: bytes
+) -> list[Listed]:
     """Choose whom to approach, best first.
 
-    Customers with equal scores are ordered by HMAC-SHA256 of their identifier under `key`: the same at every run, and no one is
-    favoured by her number or her place in the table.
+    Customers with equal scores are ordered by HMAC-SHA256 of their identifier under `key`: the same at every run, and
+    no one is favoured by her number or her place in the table.
 
     Parameters
     ----------
@@ -129,8 +133,8 @@ def choose(scores: Scores, capacity: TopCustomers | WorthWhile, contactable: Col
     Raises
     ------
     DataError
-        CSL-C711 when a scored customer did not agree to be contacted, CSL-C712 for a customer scored twice, CSL-C713 when the
-        rule needs money and the node maps none.
+        CSL-C711 when a scored customer did not agree to be contacted, CSL-C712 for a customer scored twice, CSL-C713
+        when the rule needs money and the node maps none.
     """
     ids = [str(customer) for customer in scores.cohort.ids]
     _check_customers(ids, contactable)
@@ -172,7 +176,9 @@ def _check_customers(ids: Sequence[str], contactable: Collection[str]) -> None:
     twice = len(ids) - len(set(ids))
     if twice:
         raise DataError(
-            "CSL-C712", f"{twice} customers were scored more than once; no list was written.", "Give the table one row a customer."
+            "CSL-C712",
+            f"{twice} customers were scored more than once; no list was written.",
+            "Give the table one row a customer.",
         )
 
 
@@ -201,7 +207,7 @@ def _money(amounts: Floats | None, row: int) -> float | None:
     return float(amounts[row]) if amounts is not None and np.isfinite(amounts[row]) else None
 
 
-def write_list(  # noqa: PLR0913 - provenance is named, not bagged
+def write_list(
     folder: Path,
     listed: Sequence[Listed],
     scores: Scores,
@@ -212,10 +218,10 @@ def write_list(  # noqa: PLR0913 - provenance is named, not bagged
     capacity: TopCustomers | WorthWhile,
     calibration: Calibration,
 ) -> Written:
-    """Write a name list as Parquet and CSV with its record (JSON) into `folder`, each whole or not at all, readable by its owner only.
+    """Write a name list as Parquet and CSV with its record (JSON): each whole or not at all, readable by its owner only.
 
-    Files are called `<study>-<date>-<first 8 digits of the model's digest>`; the same again replaces them. The record is written last
-    and holds the digests of the other two, so a list whose record does not fit was interrupted.
+    Files are called `<study>-<date>-<first 8 digits of the model's digest>`; the same again replaces them. The record
+    is written last and holds the digests of the other two, so a list whose record does not fit was interrupted.
 
     Raises
     ------
@@ -254,14 +260,21 @@ def write_list(  # noqa: PLR0913 - provenance is named, not bagged
 def safe_cell(text: str) -> str:
     """Return a text that no spreadsheet takes for a formula: one apostrophe is put before it if it looks like one.
 
-    A text that begins with an apostrophe gets one as well, so that removing exactly one leading apostrophe always gives the original.
+    A text that begins with an apostrophe gets one as well, so that removing exactly one leading apostrophe always
+    gives the original.
     """
     risky = text.startswith((_QUOTE, *_FORMULA_STARTS)) or text.lstrip().startswith(_FORMULA_STARTS)
     return _QUOTE + text if risky else text
 
 
 def _parquet(listed: Sequence[Listed]) -> bytes:
-    kinds = {"rank": pa.int32(), "decile": pa.int8(), "score": pa.float64(), "expected_value": pa.float64(), "expected_gain": pa.float64()}
+    kinds = {
+        "rank": pa.int32(),
+        "decile": pa.int8(),
+        "score": pa.float64(),
+        "expected_value": pa.float64(),
+        "expected_gain": pa.float64(),
+    }
     schema = pa.schema([(name, kinds.get(name, pa.string())) for name in COLUMNS])
     columns = zip(*_rows(listed), strict=True) if listed else ([] for _ in COLUMNS)
     arrays = [pa.array(list(values), type=field.type) for values, field in zip(columns, schema, strict=True)]
@@ -282,6 +295,14 @@ def _csv(listed: Sequence[Listed]) -> bytes:
 
 def _rows(listed: Iterable[Listed]) -> list[tuple[str | int | float | None, ...]]:
     return [
-        (line.customer, line.rank, line.score, line.decile, line.expected_value, line.expected_gain, *line.reasons[:REASONS])
+        (
+            line.customer,
+            line.rank,
+            line.score,
+            line.decile,
+            line.expected_value,
+            line.expected_gain,
+            *line.reasons[:REASONS],
+        )
         for line in listed
     ]

@@ -13,7 +13,7 @@ REASONS = 3
 NOT_KNOWN = "not known"
 # A movement of the logit below this is rounding, not a reason.
 SMALLEST = 1e-6
-_PLAIN_UNITS = frozenset({"ratio", "balance", "index", "score", "share"})
+PLAIN_UNITS = frozenset({"ratio", "balance", "index", "score", "share"})
 _HUNDRED = 100.0
 
 
@@ -28,7 +28,7 @@ def number(value: float) -> str:
     size = abs(value)
     if size >= _HUNDRED or value == round(value):
         return f"{value:,.0f}"
-    places = 1 if size >= 10 else 2 if size >= 0.1 else 3  # noqa: PLR2004 - digits by size
+    places = 1 if size >= 10 else 2 if size >= 0.1 else 3
     text = f"{value:.{places}f}".rstrip("0").rstrip(".")
     return "0" if text in ("-0", "") else text
 
@@ -40,7 +40,7 @@ def amount(column: NumericColumn, value: float) -> str:
         return f"{number(_HUNDRED * value)}%{unit.removeprefix('share')}"
     if unit.startswith("multiples of "):
         return f"{number(value)} times {unit.removeprefix('multiples of ')}"
-    if unit in _PLAIN_UNITS or column.meaning.split()[0].casefold() == unit.casefold():
+    if unit in PLAIN_UNITS or column.meaning.split()[0].casefold() == unit.casefold():
         return number(value)
     return f"{number(value)} {unit}"
 
@@ -72,13 +72,14 @@ def typical_value(column: AnyColumn, values: NDArray[np.generic]) -> float:
     known = given[np.isfinite(given)]
     if 2 * len(known) < len(given) or not len(known):
         return float("nan")
-    return float(np.median(known)) if isinstance(column, NumericColumn) else float(np.mean(known) > 0.5)  # noqa: PLR2004
+    return float(np.median(known)) if isinstance(column, NumericColumn) else float(np.mean(known) > 0.5)
 
 
 def sentence(column: AnyColumn, value: float, typical: float, movement: float, *, exact: bool) -> str:
     """Say what a customer has, what is typical, and which way it moves her score; an approximate reason says so.
 
-    Example: `Time from the last day of purchase to the as-of date: 62% of the observation window (typically 21%); raises the score`.
+    Example: `Time from the last day of purchase to the as-of date: 62% of the observation window (typically 21%);
+    raises the score`.
     """
     usual = ""
     if isinstance(column, NumericColumn):
@@ -89,6 +90,6 @@ def sentence(column: AnyColumn, value: float, typical: float, movement: float, *
 
 
 def strongest(movement: NDArray[np.floating]) -> NDArray[np.int64]:
-    """Return the columns [rows, at most 3] that moved each row of `movement` [rows, columns] most, strongest first; ties by position."""
+    """Return for each row of `movement` [rows, columns] its strongest columns [rows, at most 3]; ties by position."""
     order = np.argsort(-np.abs(movement), axis=1, kind="stable")
     return order[:, :REASONS].astype(np.int64)

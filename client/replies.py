@@ -78,7 +78,9 @@ class Replies:
 
     def _damaged(self, rid: str, number: int) -> IntegrityError:
         return IntegrityError(
-            "CSL-C503", f"The kept reply {number} of study {rid[:12]} is damaged.", "Restore the folder replies from the last backup."
+            "CSL-C503",
+            f"The kept reply {number} of study {rid[:12]} is damaged.",
+            "Restore the folder replies from the last backup.",
         )
 
 

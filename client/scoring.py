@@ -1,9 +1,10 @@
 """Scores an institution's own customers with a model that it adopted, and says why.
 
-For `additive` and `logistic` models the reasons are exact: the logit is a sum with one term a column, and a column's movement is its
-term less the institution's average of that term; the movements add up to the customer's logit less the average logit. For `mlp` they
-are approximate: by occlusion (Zeiler and Fergus 2014), the change of the logit when one column is set to what is typical at
-this institution and the others stay; they need not add up, and every sentence says "approximate".
+For `additive` and `logistic` models the reasons are exact: the logit is a sum with one term a column, and a column's
+movement is its term less the institution's average of that term; the movements add up to the customer's logit less
+the average logit. For `mlp` they are approximate: by occlusion (Zeiler and Fergus 2014), the change of the logit when
+one column is set to what is typical at this institution and the others stay; they need not add up, and every sentence
+says "approximate".
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from client.calibration import Calibration, Floats
 from client.cohort import Cohort, Columns
 from client.reasons import REASONS, SMALLEST, sentence, strongest, typical_value
-from federation.basis import Basis
+from federation.basis import Basis, Kind
 from federation.contract import FeatureContract
 from federation.networks import Network, encode, weights_of
 from federation.study import MlpModel, Model
@@ -29,9 +30,9 @@ CHUNK = 65_536
 class Scores:
     """Scored customers, in the cohort's order.
 
-    `logit` and calibrated `probability` of the label are float64 [n]. `movement`, float32 [n, columns of the contract], is how far each
-    column moved the logit against the average customer; `typical` holds each column's typical value; `exact` says whether movements
-    add up to the logit.
+    `logit` and calibrated `probability` of the label are float64 [n]. `movement`, float32 [n, columns of the
+    contract], is how far each column moved the logit against the average customer; `typical` holds each column's
+    typical value; `exact` says whether movements add up to the logit.
     """
 
     contract: FeatureContract
@@ -47,15 +48,18 @@ class Scores:
         return len(self.logit)
 
     def reasons(self, rows: Sequence[int] | NDArray[np.int64]) -> list[tuple[str, ...]]:
-        """Return for each row the three strongest reasons in words, strongest first; empty where fewer moved the score."""
+        """Return each row's three strongest reasons in words, strongest first; "" where fewer moved the score."""
         chosen = np.asarray(rows, dtype=np.int64)
         moved = self.movement[chosen]
         return [
-            self._words(int(row), moved[place], order) for place, (row, order) in enumerate(zip(chosen, strongest(moved), strict=True))
+            self._words(int(row), moved[place], order)
+            for place, (row, order) in enumerate(zip(chosen, strongest(moved), strict=True))
         ]
 
     def _words(self, row: int, moved: NDArray[np.float32], order: NDArray[np.int64]) -> tuple[str, ...]:
-        texts = [self._sentence(row, int(place), float(moved[place])) for place in order if abs(moved[place]) > SMALLEST]
+        texts = [
+            self._sentence(row, int(place), float(moved[place])) for place in order if abs(moved[place]) > SMALLEST
+        ]
         return tuple(texts + [""] * (REASONS - len(texts)))
 
     def _sentence(self, row: int, place: int, movement: float) -> str:
@@ -66,7 +70,7 @@ class Scores:
 
 
 def logits_of(model: Model, contract: FeatureContract, network: Network, columns: Columns) -> Floats:
-    """Return the network's logits, float64 [n], for columns as in a cohort; the same for calibration, adoption and scoring."""
+    """Return the network's logits, float64 [n], for a cohort's columns: for calibration, adoption and scoring alike."""
     parts = [_forward(model, contract, network, part) for part in _chunks(columns)]
     return np.concatenate(parts) if parts else np.empty(0)
 
@@ -87,12 +91,12 @@ def score(
     """
     logits = logits_of(model, contract, network, cohort.columns)
     typical = tuple(_typical(contract, cohort.columns))
-    approximate = isinstance(model, MlpModel)
-    if approximate:
+    if isinstance(model, MlpModel):
         movement = _occlusion(model, contract, network, cohort.columns, logits, typical)
     else:
         movement = _centred_terms(model.kind, contract, network, cohort.columns, len(logits))
-    return Scores(contract, cohort, logits, calibration.probability(logits), movement, typical, exact=not approximate)
+    exact = not isinstance(model, MlpModel)
+    return Scores(contract, cohort, logits, calibration.probability(logits), movement, typical, exact=exact)
 
 
 def _chunks(columns: Columns) -> Iterator[Columns]:
@@ -116,7 +120,7 @@ def _typical(contract: FeatureContract, columns: Columns) -> Iterator[float]:
 
 
 def _centred_terms(
-    kind: str, contract: FeatureContract, network: Network, columns: Columns, count: int
+    kind: Kind, contract: FeatureContract, network: Network, columns: Columns, count: int
 ) -> NDArray[np.float32]:
     basis = Basis.of(contract, kind)
     weights = weights_of(network)["linear.weight"][0]
@@ -131,7 +135,7 @@ def _centred_terms(
     return movement
 
 
-def _occlusion(  # noqa: PLR0913, PLR0917 - one call, everything that the model is evaluated on
+def _occlusion(
     model: Model,
     contract: FeatureContract,
     network: Network,

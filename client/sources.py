@@ -5,6 +5,8 @@ the files of the mapping and no other path, and it cannot be reconfigured once t
 engine and of databases quote rows, so they are never passed on: the code, the place and at most a line number are.
 """
 
+# ruff: noqa: S608 - every name and value in a query is quoted by client.sql
+
 import os
 import re
 import shutil
@@ -55,11 +57,11 @@ class Session:
                 "autoinstall_known_extensions": False,
                 "autoload_known_extensions": False,
                 "preserve_insertion_order": False,
-                "TimeZone": "UTC",
             },
         )
         paths = ", ".join(literal(path) for path in self._files)
         self._engine.execute(f"SET allowed_paths = [{paths}]")
+        self._engine.execute("SET TimeZone = 'UTC'")
         self._engine.execute("SET enable_external_access = false")
         self._engine.execute("SET lock_configuration = true")
 
@@ -67,7 +69,9 @@ class Session:
         """Return the session."""
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Close the engine and remove what it spilled."""
         self._engine.close()
         shutil.rmtree(self._spill, ignore_errors=True)
@@ -92,7 +96,9 @@ class Session:
         fields = {own: Field(f"c{index}", types[own]) for index, own in enumerate(present)}
         chosen = ", ".join(f"{identifier(own)} AS {field.alias}" for own, field in fields.items()) or "NULL"
         self.run(f"CREATE TEMP VIEW {name} AS SELECT {chosen} FROM {reader}")
-        return Relation(name, {own: field for own, field in fields.items() if _is_plain(source.path, own, field, findings)})
+        return Relation(
+            name, {own: field for own, field in fields.items() if _is_plain(source.path, own, field, findings)}
+        )
 
     def _attach_sql(self, name: str, source: SqlSource, wanted: list[str], findings: Findings) -> Relation:
         engine = None
@@ -101,14 +107,18 @@ class Session:
             with engine.connect() as connection:
                 held = sa.inspect(connection).get_columns(source.table, schema=source.namespace)
                 present = _present(source.table, wanted, {str(item["name"]): "" for item in held}, findings)
-                self.run(f"CREATE TEMP TABLE {name} ({', '.join(f'c{i} VARCHAR' for i in range(max(1, len(present))))})")
+                self.run(
+                    f"CREATE TEMP TABLE {name} ({', '.join(f'c{i} VARCHAR' for i in range(max(1, len(present))))})"
+                )
                 for batch in _batches(connection, source, present):
                     self._engine.register("incoming", batch)
                     self.run(f"INSERT INTO {name} SELECT * FROM incoming")
                     self._engine.unregister("incoming")
         except (sa.exc.SQLAlchemyError, ImportError, _AddressError) as error:
             reason = str(error) if isinstance(error, _AddressError) else type(error).__name__
-            findings.fault("CSL-C115", source.table, f"{reason}; check the URL, the driver, the table's name and the rights")
+            findings.fault(
+                "CSL-C115", source.table, f"{reason}; check the URL, the driver, the table's name and the rights"
+            )
             return Relation(name, {})
         finally:
             if engine is not None:
@@ -135,14 +145,17 @@ class Session:
     def arrays(self, query: str) -> dict[str, np.ndarray[Any, Any]]:
         """Execute one query and return a (masked, where NULL) array for each of its columns; raises as `rows`."""
         try:
-            return dict(self._engine.execute(query).fetchnumpy())
+            found = self._engine.execute(query).fetchnumpy()
         except duckdb.Error as error:
             raise self._refusal(error) from None  # the engine's text quotes the row
+        return {name: array for name, array in found.items() if isinstance(array, np.ndarray)}
 
     def _refusal(self, error: duckdb.Error) -> DataError:
         if isinstance(error, duckdb.OutOfMemoryException):
             return DataError(
-                "CSL-C123", "The query engine ran out of memory or of disk for spilling.", "Raise memory_mb or free disk space."
+                "CSL-C123",
+                "The query engine ran out of memory or of disk for spilling.",
+                "Raise memory_mb or free disk space.",
             )
         line = re.search(r"(?:Line|line)[: ]+(\d+)", str(error))
         place = f", near line {line.group(1)}" if line else ""
@@ -209,7 +222,7 @@ def _batches(connection: sa.Connection, source: SqlSource, columns: list[str]) -
     if not columns:
         return
     table = sa.table(sa.quoted_name(source.table, quote=True), schema=source.namespace)
-    chosen = [sa.column(sa.quoted_name(own, quote=True)) for own in columns]
+    chosen: list[sa.ColumnClause[object]] = [sa.column(sa.quoted_name(own, quote=True)) for own in columns]
     statement = sa.select(*chosen).select_from(table).execution_options(yield_per=BATCH)
     for rows in connection.execute(statement).partitions():
         yield pa.table(

@@ -1,6 +1,6 @@
 """SQL text for the query engine: quoting, and expressions that parse a raw column without ever failing on a value.
 
-Column and table names of the institution reach SQL through `identifier` only, values from the mapping through `literal`.
+Names of the institution's columns reach SQL through `identifier` only, texts from the mapping through `literal` only.
 """
 
 from collections.abc import Iterable
@@ -12,7 +12,18 @@ OK, MISSING, UNREADABLE, NOT_FINITE = 0, 1, 2, 3
 
 LARGEST = 1e15
 _FRACTIONS = ("FLOAT", "DOUBLE", "DECIMAL")
-_INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "UHUGEINT")
+_INTEGERS = (
+    "TINYINT",
+    "SMALLINT",
+    "INTEGER",
+    "BIGINT",
+    "HUGEINT",
+    "UTINYINT",
+    "USMALLINT",
+    "UINTEGER",
+    "UBIGINT",
+    "UHUGEINT",
+)
 _TIMES = ("DATE", "TIMESTAMP")
 _SCALARS = (*_FRACTIONS, *_INTEGERS, *_TIMES, "VARCHAR", "BOOLEAN", "UUID", "ENUM", "TIME", "NULL")
 
@@ -53,7 +64,10 @@ class Field:
         """The value as trimmed text, NULL when empty; 7.0 is '7', so that identifiers agree across kinds of source."""
         plain = f"CAST({self.alias} AS VARCHAR)"
         if self.type.startswith(_FRACTIONS):
-            whole = f"{self.alias} = trunc({self.alias}) AND abs({self.alias}) < {LARGEST:.0f}"
+            # isfinite first: Parquet statistics leave NaN out, and the engine may drop a comparison that they decide
+            whole = (
+                f"isfinite({self.alias}) AND {self.alias} = trunc({self.alias}) AND abs({self.alias}) < {LARGEST:.0f}"
+            )
             plain = f"CASE WHEN {whole} THEN CAST(TRY_CAST({self.alias} AS BIGINT) AS VARCHAR) ELSE {plain} END"
         elif self.type == "VARCHAR":
             plain = self.alias
@@ -61,18 +75,23 @@ class Field:
             return plain
         return f"nullif(trim({plain}), '')"
 
+    @property
+    def absent(self) -> str:
+        """Whether there is no value: NULL, or text that is empty."""
+        return f"({self.text if self.type == 'VARCHAR' else self.alias} IS NULL)"
+
 
 @dataclass(frozen=True)
 class Parsed:
-    """A value expression and its state expression (OK, MISSING, UNREADABLE, NOT_FINITE); the value counts only if OK."""
+    """A value expression and a state expression (OK, MISSING, UNREADABLE, NOT_FINITE); a value counts only if OK."""
 
     value: str
     state: str
 
 
 def _missing(field: Field, spellings: Iterable[str]) -> str:
-    listed = _listed(spellings)
-    return f"({field.text} IS NULL OR {field.text} IN ({listed}))" if listed else f"({field.text} IS NULL)"
+    listed = _listed(text.lower() for text in spellings)
+    return f"({field.absent} OR lower({field.text}) IN ({listed}))" if listed else field.absent
 
 
 def number(field: Field, missing: Iterable[str] = ()) -> Parsed:
@@ -87,10 +106,11 @@ def number(field: Field, missing: Iterable[str] = ()) -> Parsed:
 
 
 def category(field: Field, own: dict[str, str], categories: tuple[str, ...], missing: Iterable[str]) -> Parsed:
-    """Parse a category as its index in `categories`; `own` maps the institution's names, others are taken as they are."""
+    """Parse a category as its index in `categories`; `own` maps own names, others are taken as they are."""
     codes = {name: index for index, name in enumerate(categories)}
     codes.update({name.strip(): codes[target] for name, target in own.items()})
-    value = f"list_extract([{', '.join(str(code) for code in codes.values())}], list_position([{_listed(codes)}], {field.text}))"
+    place = f"list_position([{_listed(codes)}], {field.text})"
+    value = f"list_extract([{', '.join(str(code) for code in codes.values())}], {place})"
     state = f"CASE WHEN {_missing(field, missing)} THEN {MISSING} WHEN {value} IS NULL THEN {UNREADABLE} ELSE {OK} END"
     return Parsed(value, state)
 
@@ -102,7 +122,9 @@ def flag(field: Field, yes: Iterable[str], no: Iterable[str], missing: Iterable[
         f"CASE WHEN {lower} IN ({_listed(text.lower() for text in yes)}) THEN 1.0::DOUBLE "
         f"WHEN {lower} IN ({_listed(text.lower() for text in no)}) THEN 0.0::DOUBLE END"
     )
-    state = f"CASE WHEN {_missing(field, missing)} THEN {MISSING} WHEN ({value}) IS NULL THEN {UNREADABLE} ELSE {OK} END"
+    state = (
+        f"CASE WHEN {_missing(field, missing)} THEN {MISSING} WHEN ({value}) IS NULL THEN {UNREADABLE} ELSE {OK} END"
+    )
     return Parsed(value, state)
 
 
@@ -110,7 +132,7 @@ def whole(field: Field) -> Parsed:
     """Parse a whole number from 0 as BIGINT."""
     value = f"TRY_CAST({field.text} AS BIGINT)"
     bad = f"{value} IS NULL OR {value} < 0 OR TRY_CAST({field.text} AS DOUBLE) <> {value}"
-    return Parsed(value, f"CASE WHEN {field.text} IS NULL THEN {MISSING} WHEN {bad} THEN {UNREADABLE} ELSE {OK} END")
+    return Parsed(value, f"CASE WHEN {field.absent} THEN {MISSING} WHEN {bad} THEN {UNREADABLE} ELSE {OK} END")
 
 
 def calendar_day(field: Field, pattern: str | None) -> Parsed:
@@ -122,4 +144,4 @@ def calendar_day(field: Field, pattern: str | None) -> Parsed:
     else:
         value = f"CAST(try_strptime({field.text}, {literal(pattern)}) AS DATE)"
     bad = f"{value} IS NULL OR NOT isfinite({value})"
-    return Parsed(value, f"CASE WHEN {field.text} IS NULL THEN {MISSING} WHEN {bad} THEN {UNREADABLE} ELSE {OK} END")
+    return Parsed(value, f"CASE WHEN {field.absent} THEN {MISSING} WHEN {bad} THEN {UNREADABLE} ELSE {OK} END")

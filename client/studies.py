@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Literal
 
-from federation.errors import PolicyError, StorageError
 from federation.document import Document
+from federation.errors import PolicyError, StorageError
 from federation.files import atomic_write
 from federation.messages import Grant
 from federation.study import StudySpec
@@ -51,9 +51,13 @@ class Studies:
         try:
             return OpenStudy.from_canonical(self._path(rid).read_bytes())
         except FileNotFoundError as error:
-            raise PolicyError("CSL-C511", f"Study {rid[:12]} was not granted here.", "Offer the study before its rounds.") from error
+            raise PolicyError(
+                "CSL-C511", f"Study {rid[:12]} was not granted here.", "Offer the study before its rounds."
+            ) from error
         except OSError as error:
-            raise StorageError("CSL-C504", f"{error.filename} cannot be read: {error.strerror}.", "Check the rights.") from error
+            raise StorageError(
+                "CSL-C504", f"{error.filename} cannot be read: {error.strerror}.", "Check the rights."
+            ) from error
 
     def _path(self, rid: str) -> Path:
         return self._folder / f"{rid}.json"

@@ -3,19 +3,23 @@
 Every number that shapes a release comes from the plan or the declared size; the true number of customers enters only through who is drawn.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from federation.networks import Inputs, LinearNetwork, Network, weights_of
+from federation.networks import Inputs, LinearNetwork, Network
 from privacy.bookkeeping import BookKeeper
 from privacy.dp_optimizer import BookKeepingOptimizer
+from privacy.logistic import LogisticSums
 from privacy.randomness import RandomSource
-from privacy.sampling import poisson_sample
+from privacy.sampling import MAX_CUSTOMERS, poisson_sample
 
 Update = dict[str, NDArray[np.float32]]
+_DRAWN_TOGETHER = 1 << 15  # rows of several draws that are found at once
 
 
 def gradient_sum(
@@ -55,20 +59,11 @@ def gradient_sum(
     """
     keeper = BookKeeper(network)
     try:
-        optimizer = BookKeepingOptimizer(
-            torch.optim.SGD(network.parameters(), lr=1.0),
-            keeper,
-            noise_multiplier=noise_multiplier,
-            max_grad_norm=clip,
-            expected_batch_size=None,
-            source=source,
-            loss_reduction="sum",
-        )
-        _observe(network, keeper, optimizer, *_draw(inputs, _as_tensor(labels), sampling_rate, source))
+        optimizer = _optimizer(keeper, 1.0, 0.0, clip, noise_multiplier, 1, source)
+        cohort = _Cohort(network, keeper, inputs, _as_tensor(labels), clip)
+        cohort.show(next(_draws(len(inputs), sampling_rate, 1, source)))
         optimizer.pre_step()
-        released = {name: _gradient(parameter) for name, parameter in network.named_parameters()}
-        optimizer.zero_grad()
-        return released
+        return _arrays(keeper, optimizer.released)
     finally:
         keeper.close()
 
@@ -110,15 +105,77 @@ def local_steps(
     """
     keeper = BookKeeper(network)
     try:
-        optimizer = BookKeepingOptimizer(
-            torch.optim.SGD(network.parameters(), lr=learning_rate, momentum=momentum),
-            keeper,
-            noise_multiplier=noise_multiplier,
-            max_grad_norm=clip,
-            expected_batch_size=sampling_rate * declared_size,
-            source=source,
-            loss_reduction="sum_over_expected",
-        )
-        return {}
+        # The public denominator sits in the step size: no mean over the true batch is ever formed.
+        step_size = learning_rate / (sampling_rate * declared_size)
+        optimizer = _optimizer(keeper, step_size, momentum, clip, noise_multiplier, steps, source)
+        cohort = _Cohort(network, keeper, inputs, _as_tensor(labels), clip)
+        start = keeper.flat.detach().to(torch.float64)
+        tail = torch.zeros_like(start)
+        first = steps // 2
+        for step, rows in enumerate(_draws(len(inputs), sampling_rate, steps, source)):
+            cohort.show(rows)
+            optimizer.step()
+            optimizer.zero_grad()
+            if step >= first:
+                tail += keeper.flat.detach()
+        return _arrays(keeper, tail / (steps - first) - start)
     finally:
         keeper.close()
+
+
+def _optimizer(
+    keeper: BookKeeper, step_size: float, momentum: float, clip: float, noise_multiplier: float, steps: int, source: RandomSource
+) -> BookKeepingOptimizer:
+    return BookKeepingOptimizer(
+        torch.optim.SGD([keeper.flat], lr=step_size, momentum=momentum, fused=True),
+        keeper,
+        noise_multiplier=noise_multiplier,
+        max_grad_norm=clip,
+        expected_batch_size=None,
+        source=source,
+        loss_reduction="sum",
+        steps=steps,
+    )
+
+
+class _Cohort:
+    """Customers as a keeper sees them: drawn rows in, clipped sums or a forward and backward pass out."""
+
+    def __init__(self, network: Network, keeper: BookKeeper, inputs: Inputs, labels: Tensor, clip: float) -> None:
+        self._network, self._keeper, self._inputs, self._labels = network, keeper, inputs, labels
+        self._closed = LogisticSums(inputs.dense, inputs.squared_norms, labels, clip) if isinstance(network, LinearNetwork) else None
+
+    def show(self, rows: Tensor) -> None:
+        """Let the keeper see the summed loss of `rows`; an empty draw shows it nothing. One layer needs no autograd."""
+        if not len(rows):
+            return
+        if self._closed is not None and isinstance(self._network, LinearNetwork):
+            weight, bias = self._network.linear.weight, self._network.linear.bias
+            self._keeper.supply(self._closed.over(rows, weight, bias))
+            return
+        batch = self._inputs.take(rows)
+        logits = self._network(batch.dense, batch.codes)
+        answers = self._labels.index_select(0, rows)
+        self._keeper.backward(binary_cross_entropy_with_logits(logits, answers, reduction="sum"))
+
+
+def _draws(n: int, rate: float, steps: int, source: RandomSource) -> Iterator[Tensor]:
+    """Yield `steps` independent Poisson draws of n rows, int64, several from one stream of gaps.
+
+    A draw over n * k rows is k independent draws of n rows, one after the other, at the price of one call.
+    """
+    together = max(1, min(steps, int(_DRAWN_TOGETHER / max(1.0, rate * n)), MAX_CUSTOMERS // max(1, n)))
+    for start in range(0, steps, together):
+        count = min(together, steps - start)
+        rows = poisson_sample(n * count, rate, source)
+        ends = np.searchsorted(rows, n * np.arange(count + 1))
+        for place in range(count):
+            yield torch.from_numpy(rows[ends[place] : ends[place + 1]] - n * place)
+
+
+def _as_tensor(labels: NDArray[np.float64]) -> Tensor:
+    return torch.from_numpy(np.asarray(labels, dtype=np.float32))
+
+
+def _arrays(keeper: BookKeeper, vector: Tensor) -> Update:
+    return {name: part.to(torch.float32).numpy().copy() for name, part in keeper.split(vector).items()}

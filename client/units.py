@@ -39,5 +39,7 @@ def factor(unit: str | None, target: str, convert: str | None, scale: float | No
     if unit == target:
         return 1.0
     known = f"{unit} to {target}"
-    hint = f"write `convert: {known}`" if known in CONVERSIONS else "state the `scale`, if the two measure the same thing"
+    hint = (
+        f"write `convert: {known}`" if known in CONVERSIONS else "state the `scale`, if the two measure the same thing"
+    )
     return f'the mapping is in "{unit}", the contract asks for "{target}": {hint}'

@@ -12,10 +12,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import RecordDict
 
-from client.config import NodeConfig
+from client.config import load_node
 from client.finish import Finish
 from client.home import Home
 from client.replies import Replies, kept, request_digest
@@ -51,7 +52,7 @@ from federation.study import CONTEXT, StudySpec
 from privacy.accounting import calibrate_histogram, calibrate_noise
 from privacy.events import DiscreteGaussianHistogram, PrivacyEvent, SubsampledGaussian
 from privacy.keys import load_identity, load_secret
-from privacy.ledger import Ledger
+from privacy.ledger import Account, Ledger
 from privacy.policy import Policy, Terms
 from privacy.randomness import RandomSource, SystemSource, require_system
 
@@ -63,7 +64,13 @@ class Vault:
     """One institution's vault, opened on its home folder; answers one request at a time."""
 
     def __init__(
-        self, home: Home, identity: Ed25519PrivateKey, ledger: Ledger, source: RandomSource, sleep: Callable[[float], None] = time.sleep
+        self,
+        home: Home,
+        identity: Ed25519PrivateKey,
+        holdout_key: bytes,
+        ledger: Ledger,
+        source: RandomSource,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         require_system(source)
         self._home = home
@@ -73,20 +80,40 @@ class Vault:
         self._sleep = sleep
         self._charter = home.charter()
         self._policy = load_yaml(home.policy_file, Policy)
-        self._node = load_yaml(home.node_file, NodeConfig)
-        self._holdout_key = load_secret(home.holdout_key)
+        self._node = load_node(home.node_file)
+        self._holdout_key = holdout_key
         self._replies = Replies(home.folder("replies"))
         self._studies = Studies(home.folder("studies"))
         self._rooms: dict[str, Workroom] = {}
         self._lock = threading.Lock()
         if self._charter.member(self._node.member).key != public_hex(identity):
             raise IntegrityError(
-                "CSL-C505", f"The charter names another key for {self._node.member}.", "Install the identity key that the charter names."
+                "CSL-C505",
+                f"The charter names another key for {self._node.member}.",
+                "Install the identity key that the charter names.",
             )
+        ledger.check_holdout_key(holdout_key)
+        ledger.activate(self._policy)
 
     @classmethod
-    def open(cls, root: Path, source: RandomSource | None = None) -> "Vault":
+    def open(
+        cls,
+        root: Path,
+        passphrase: bytes | None = None,
+        *,
+        allow_plain: bool = False,
+        source: RandomSource | None = None,
+    ) -> "Vault":
         """Open the vault of a home folder; every document is checked before anything is answered.
+
+        Parameters
+        ----------
+        root:
+            The home folder.
+        passphrase, allow_plain:
+            Opens the keys; plain keys only where the caller allows them (simulations).
+        source:
+            Randomness of noise and draws: the operating system's unless given; a seeded one is refused.
 
         Raises
         ------
@@ -94,8 +121,9 @@ class Vault:
             When charter, policy, node configuration, ledger or keys are missing or wrong: fail closed.
         """
         home = Home(root)
-        identity = load_identity(home.identity_key)
-        return cls(home, identity, Ledger.open(home.ledger_file, identity), source or SystemSource())
+        identity = load_identity(home.identity_key, passphrase=passphrase, allow_plain=allow_plain)
+        holdout_key = load_secret(home.holdout_key, passphrase=passphrase, allow_plain=allow_plain)
+        return cls(home, identity, holdout_key, Ledger.open(home.ledger_file, identity), source or SystemSource())
 
     @property
     def member(self) -> str:
@@ -116,7 +144,11 @@ class Vault:
         with self._lock:
             try:
                 if message_type not in handlers:
-                    raise PolicyError("CSL-C510", "A message of a type that a vault does not answer.", "Use the message types of the protocol.")
+                    raise PolicyError(
+                        "CSL-C510",
+                        "A message of a type that a vault does not answer.",
+                        "Use the message types of the protocol.",
+                    )
                 reply = handlers[message_type](request)
             except ConsilienceError as error:
                 reply = self._refuse(error, message_type)
@@ -137,7 +169,9 @@ class Vault:
     def _hello(self, request: RecordDict) -> RecordDict:
         hello, _ = unpack(request, Hello, self._charter.coordinator_key)
         if hello.charter != self._charter.digest():
-            raise IntegrityError("CSL-C506", "The coordinator works under another charter.", "Agree on one charter and pin it.")
+            raise IntegrityError(
+                "CSL-C506", "The coordinator works under another charter.", "Agree on one charter and pin it."
+            )
         return pack(self._identity, Identity(member=self.member, charter=hello.charter, nonce=hello.nonce))
 
     def _offer(self, request: RecordDict) -> RecordDict:
@@ -148,32 +182,39 @@ class Vault:
         if known is not None and self._ledger.has_reservation(rid):
             return known.records()
         declaration = self._check_spec(offer.spec)
-        terms = self._policy.decide(offer.spec, self._charter, self.member)
+        terms = self._policy.decide(offer.spec, self._charter, self.member, self._ledger.today())
         grant, charges = self._price(offer.spec, declaration, terms)
         reply = pack(self._identity, grant)
         self._studies.keep(OpenStudy(spec=offer.spec, grant=grant))
         self._replies.keep(rid, 0, kept(request, reply))
-        self._ledger.reserve(rid=rid, study=offer.spec.draft.name, charges=charges, terms=terms, policy=self._policy)
+        releases: dict[Account, int] = {"training": offer.spec.training.rounds, "holdout": 1}
+        self._ledger.reserve(rid, study=offer.spec.draft.name, charges=charges, releases=releases, terms=terms)
         return reply
 
     def _check_spec(self, spec: StudySpec) -> Declaration:
         """Check that a study belongs to this federation and that this member declared itself for its contract."""
         charter, draft = self._charter, spec.draft
         if (spec.federation, spec.charter) != (charter.federation, charter.digest()):
-            raise IntegrityError("CSL-C506", "The study belongs to another charter.", "Agree on one charter and pin it.")
+            raise IntegrityError(
+                "CSL-C506", "The study belongs to another charter.", "Agree on one charter and pin it."
+            )
         if spec.contract_digest != charter.contract_digest(draft.contract):
-            raise IntegrityError("CSL-C507", "The study names another contract than the charter pins.", "Plan the study anew.")
+            raise IntegrityError(
+                "CSL-C507", "The study names another contract than the charter pins.", "Plan the study anew."
+            )
         self._home.contract(charter, draft.contract)
         declaration = charter.member(self.member).declaration(draft.contract)
         if declaration is None or draft.contract not in self._node.contracts:
             raise PolicyError(
-                "CSL-C508", f"This node does not serve the contract {draft.contract}.", "Map the contract in node.yaml, or decline the study."
+                "CSL-C508",
+                f"This node does not serve the contract {draft.contract}.",
+                "Map the contract in node.yaml, or decline the study.",
             )
         return declaration
 
     def _price(
         self, spec: StudySpec, declaration: Declaration, terms: Terms
-    ) -> tuple[Grant, dict[str, tuple[PrivacyEvent, ...]]]:
+    ) -> tuple[Grant, dict[Account, tuple[PrivacyEvent, ...]]]:
         """Find the noise that keeps a study within its terms, and the events that it will cost."""
         training = spec.training
         sigma = calibrate_noise(terms.epsilon, terms.delta, training.sampling_rate, training.steps)
@@ -197,30 +238,36 @@ class Vault:
         header, payload = unpack(request, TrainRequest, self._charter.coordinator_key)
         study = self._studies.find(header.study)
         if header.round > study.spec.training.rounds:
-            raise PolicyError("CSL-C512", f"Round {header.round} is beyond the study's plan.", "Stop at the last planned round.")
+            raise PolicyError(
+                "CSL-C512", f"Round {header.round} is beyond the study's plan.", "Stop at the last planned round."
+            )
         weights = self._weights(study, payload)
-        again = self._again(study.rid, header.round, "training", request)
+        again = self._again(study, header.round, "training", request)
         if again is not None:
             return again
         room = self._room(study)
         content = dump_tensors(room.train(study, header, weights, self._source))
         release = TrainRelease(study=study.rid, member=self.member, round=header.round, payload=sha256_hex(content))
-        return self._release(study.rid, header.round, "training", request, release, content)
+        return self._release(study, header.round, "training", request, release, content)
 
     def _evaluate(self, request: RecordDict) -> RecordDict:
         header, payload = unpack(request, EvaluateRequest, self._charter.coordinator_key)
         study = self._studies.find(header.study)
         edges = header.edges
-        if len(edges) + 1 != study.spec.draft.evaluation.bins or any(a >= b for a, b in zip(edges, edges[1:], strict=False)):
-            raise PolicyError("CSL-C513", "The score bins are not those of the study.", "Send increasing edges, one fewer than bins.")
+        if len(edges) + 1 != study.spec.draft.evaluation.bins or any(
+            a >= b for a, b in zip(edges, edges[1:], strict=False)
+        ):
+            raise PolicyError(
+                "CSL-C513", "The score bins are not those of the study.", "Send increasing edges, one fewer than bins."
+            )
         weights = self._weights(study, payload)
         number = study.evaluation_number
-        again = self._again(study.rid, number, "holdout", request)
+        again = self._again(study, number, "holdout", request)
         if again is not None:
             return again
         content = dump_tensors(self._room(study).histogram(study, weights, edges, self._source))
         release = EvaluateRelease(study=study.rid, member=self.member, payload=sha256_hex(content))
-        return self._release(study.rid, number, "holdout", request, release, content)
+        return self._release(study, number, "holdout", request, release, content)
 
     def _model(self, request: RecordDict) -> RecordDict:
         header, payload = unpack(request, ModelDelivery, self._charter.coordinator_key)
@@ -235,10 +282,13 @@ class Vault:
         header, _ = unpack(request, Receipts, self._charter.coordinator_key)
         study = self._studies.find(header.study)
         try:
-            self._finish(study).decide(header, self._policy.smallest_partners)
+            room = self._room(study)
+            self._finish(study).decide(
+                header, room.heldout, self._policy.smallest_partners, self._policy.contact_consent
+            )
         except ConsilienceError as error:
             logger.warning("study %s: no name list: %s", study.spec.draft.name, error)
-        self._ledger.close(study.rid)
+        self._ledger.close(study.rid, "the study ended")
         self._rooms.pop(study.rid, None)
         return pack(self._identity, Acknowledged(study=study.rid, member=self.member))
 
@@ -246,8 +296,10 @@ class Vault:
         """Parse weights by name, shape and dtype; refuse NaN, infinity and weights beyond any sensible bound."""
         contract = self._home.contract(self._charter, study.spec.draft.contract)
         weights = read_tensors(payload, tensor_shapes(study.spec.draft.model, contract))
-        if any(abs(tensor).max(initial=0.0) > MAX_WEIGHT for tensor in weights.values()):
-            raise IntegrityError("CSL-C514", "The weights are beyond every sensible bound.", "The model has diverged: stop the study.")
+        if any(np.abs(tensor).max(initial=0.0) > MAX_WEIGHT for tensor in weights.values()):
+            raise IntegrityError(
+                "CSL-C514", "The weights are beyond every sensible bound.", "The model has diverged: stop the study."
+            )
         return weights
 
     def _room(self, study: OpenStudy) -> Workroom:
@@ -255,33 +307,48 @@ class Vault:
             contract = self._home.contract(self._charter, study.spec.draft.contract)
             declaration = self._charter.member(self.member).declaration(contract.name)
             assert declaration is not None
-            consent = self._policy.consent_for(study.spec.draft.purpose)
+            consent = next(rule.consent for rule in self._policy.purposes if rule.id == study.spec.draft.purpose)
             room = Workroom.read(self._node, contract, declaration, study, consent, self._holdout_key)
             room.note_fault(self._home.folder("studies"), study.rid)
             self._rooms[study.rid] = room
         return self._rooms[study.rid]
 
     def _finish(self, study: OpenStudy) -> Finish:
-        return Finish(self._home, self._charter, self._policy, self._node, study, self._room(study))
+        contract = self._home.contract(self._charter, study.spec.draft.contract)
+        return Finish(self._home, self._charter, self._node, contract, study, self._holdout_key)
 
-    def _again(self, rid: str, number: int, account: str, request: RecordDict) -> RecordDict | None:
+    def _again(self, study: OpenStudy, number: int, account: Account, request: RecordDict) -> RecordDict | None:
         """Return the kept reply to this very request; finish its ledger entry when a crash came between the two."""
-        known = self._replies.find(rid, number)
+        known = self._replies.find(study.rid, number)
         if known is None:
-            if self._ledger.has_release(rid, number):
-                raise PolicyError("CSL-C515", f"Release {number} was made, and its reply is lost.", "Go on with the next round.")
+            if self._ledger.has_release(study.rid, number):
+                raise PolicyError(
+                    "CSL-C515", f"Release {number} was made, and its reply is lost.", "Go on with the next round."
+                )
             return None
         if known.request != request_digest(request):
-            raise PolicyError("CSL-C516", f"Release {number} was asked for before, with other content.", "Repeat the first request exactly.")
-        if not self._ledger.has_release(rid, number):
-            self._ledger.release(rid, number, account, sha256_hex(known.payload), len(known.payload))
+            raise PolicyError(
+                "CSL-C516",
+                f"Release {number} was asked for before, with other content.",
+                "Repeat the first request exactly.",
+            )
+        self._note_release(study, number, account, known.payload)
         return known.records()
 
     def _release(
-        self, rid: str, number: int, account: str, request: RecordDict, header: Document, payload: bytes
+        self, study: OpenStudy, number: int, account: Account, request: RecordDict, header: Document, payload: bytes
     ) -> RecordDict:
         """Keep the reply, write the ledger's release entry, and only then let the bytes leave."""
         reply = pack(self._identity, header, payload)
-        self._replies.keep(rid, number, kept(request, reply))
-        self._ledger.release(rid, number, account, sha256_hex(payload), len(payload))
+        self._replies.keep(study.rid, number, kept(request, reply))
+        self._note_release(study, number, account, payload)
         return reply
+
+    def _note_release(self, study: OpenStudy, number: int, account: Account, payload: bytes) -> None:
+        what = {
+            "training": f"round {number} of {study.spec.training.rounds}",
+            "holdout": "score histograms of held-out customers",
+        }
+        self._ledger.release(
+            study.rid, number, account, what=what[account], sha256=sha256_hex(payload), size=len(payload)
+        )

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from client.cohort import Cohort, load_cohort, split
 from client.config import NodeConfig
+from client.scoring import logits_of
 from client.studies import OpenStudy
 from client.training import gradient_sum, local_steps
 from federation.charter import Declaration
@@ -34,13 +34,19 @@ class Workroom:
     contract: FeatureContract
     network: Network
     training: Inputs
-    training_labels: torch.Tensor
+    training_labels: NDArray[np.float64]
     heldout: Cohort
     fault: str | None
 
     @classmethod
     def read(
-        cls, node: NodeConfig, contract: FeatureContract, declaration: Declaration, study: OpenStudy, consent: str, holdout_key: bytes
+        cls,
+        node: NodeConfig,
+        contract: FeatureContract,
+        declaration: Declaration,
+        study: OpenStudy,
+        consent: str,
+        holdout_key: bytes,
     ) -> "Workroom":
         """Read the consenting customers, split off those held out, and encode the rest."""
         draft = study.spec.draft
@@ -55,12 +61,14 @@ class Workroom:
             contract=contract,
             network=build(draft.model, contract),
             training=encode(draft.model, contract, learning.columns),
-            training_labels=torch.from_numpy(learning.label.astype(np.float32)),
+            training_labels=learning.label,
             heldout=heldout,
             fault=fault,
         )
 
-    def train(self, study: OpenStudy, request: TrainRequest, weights: Tensors, source: RandomSource) -> dict[str, NDArray[np.float32]]:
+    def train(
+        self, study: OpenStudy, request: TrainRequest, weights: Tensors, source: RandomSource
+    ) -> dict[str, NDArray[np.float32]]:
         """Return one round's release: a noisy clipped gradient sum (`fedsgd`) or the noisy change of the weights (`fedavg`)."""
         load_weights(self.network, weights)
         training, grant = study.spec.training, study.grant
@@ -88,13 +96,6 @@ class Workroom:
             source=source,
         )
 
-    def logits(self, study: OpenStudy, weights: Tensors, cohort: Cohort) -> NDArray[np.float64]:
-        """Return the model's logit for each customer, float64 [n]."""
-        load_weights(self.network, weights)
-        inputs = encode(study.spec.draft.model, self.contract, cohort.columns)
-        with torch.no_grad():
-            return self.network(inputs.dense, inputs.codes).double().numpy()
-
     def histogram(
         self, study: OpenStudy, weights: Tensors, edges: tuple[float, ...], source: RandomSource
     ) -> dict[str, NDArray[np.int64]]:
@@ -106,7 +107,8 @@ class Workroom:
         bins = len(edges) + 1
         labels = self.heldout.label
         assert labels is not None
-        scores = self.logits(study, weights, self.heldout)
+        load_weights(self.network, weights)
+        scores = logits_of(study.spec.draft.model, self.contract, self.network, self.heldout.columns)
         cells = np.searchsorted(np.asarray(edges), scores, side="right") + bins * (labels > 0)
         counts = np.bincount(cells.astype(np.int64), minlength=2 * bins).astype(np.int64)
         noise = DiscreteGaussian(study.grant.histogram_sigma).sample(2 * bins, source)
@@ -121,7 +123,8 @@ class Workroom:
 def empty_cohort(contract: FeatureContract) -> Cohort:
     """Return a cohort of nobody, with every column of the contract."""
     columns = {
-        column.name: np.empty(0, dtype=np.int64 if column.kind == "categorical" else np.float64) for column in contract.columns
+        column.name: np.empty(0, dtype=np.int64 if column.kind == "categorical" else np.float64)
+        for column in contract.columns
     }
     nothing = np.empty(0)
     return Cohort(

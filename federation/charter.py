@@ -92,7 +92,9 @@ class Charter(Document):
         for member in self.members:
             if member.id == member_id:
                 return member
-        raise IntegrityError("CSL-F203", f'"{member_id}" is not a member by this charter.', "Check the charter that is pinned.")
+        raise IntegrityError(
+            "CSL-F203", f'"{member_id}" is not a member by this charter.', "Check the charter that is pinned."
+        )
 
     def contract_digest(self, name: str) -> str | None:
         """Return the pinned digest of a contract, or None."""
@@ -124,7 +126,9 @@ def open_charter(sealed: SealedCharter, pinned_digest: str) -> Charter:
     expected = [member.key for member in charter.members] + [charter.coordinator_key]
     if charter.digest() != pinned_digest or len(sealed.signatures) != len(expected):
         raise IntegrityError(
-            "CSL-F204", "The charter is not the one that is pinned, or lacks signatures.", "Confirm its digest with the other members."
+            "CSL-F204",
+            "The charter is not the one that is pinned, or lacks signatures.",
+            "Confirm its digest with the other members.",
         )
     for signature, key in zip(sealed.signatures, expected, strict=True):
         verify(signature, CONTEXT, charter, key)

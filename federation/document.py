@@ -12,7 +12,9 @@ from federation.errors import DocumentError
 
 MAX_DOCUMENT_BYTES = 1 << 20
 _MERGE_TAG = "tag:yaml.org,2002:merge"
-_PLAIN_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "map", "seq", "timestamp")}
+_PLAIN_TAGS = {
+    f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "map", "seq", "timestamp")
+}
 
 Path_ = tuple[int | str, ...]
 
@@ -43,7 +45,9 @@ class Document(BaseModel):
             document = cls.model_validate_json(content)
         except ValidationError as error:
             raise DocumentError(
-                "CSL-F102", f"Not a valid {cls.__name__}: {_first_problem(error)}.", "Ask the sender for a correct document."
+                "CSL-F102",
+                f"Not a valid {cls.__name__}: {_first_problem(error)}.",
+                "Ask the sender for a correct document.",
             ) from error
         if document.canonical() != content:
             raise DocumentError(
@@ -114,9 +118,7 @@ def _problem(loc: Path_, message: str, lines: dict[Path_, int]) -> str:
     return f"line {lines.get(path, 1)}: {key}: {message}"
 
 
-def _plain(
-    node: yaml.Node, path: Path_, lines: dict[Path_, int], problems: list[str], seen: set[int]
-) -> Any:  # noqa: ANN401 - any JSON value
+def _plain(node: yaml.Node, path: Path_, lines: dict[Path_, int], problems: list[str], seen: set[int]) -> Any:  # noqa: ANN401 - any JSON value
     """Turn a YAML node into JSON values; note each key's line, and every construct that JSON does not have."""
     line = node.start_mark.line + 1
     lines.setdefault(path, line)
@@ -125,7 +127,9 @@ def _plain(
         return None
     seen.add(id(node))
     if node.tag not in _PLAIN_TAGS:
-        problems.append(f"line {line}: {node.tag.rsplit(':', 1)[-1]}: only plain text, numbers, lists and maps are allowed")
+        problems.append(
+            f"line {line}: {node.tag.rsplit(':', 1)[-1]}: only plain text, numbers, lists and maps are allowed"
+        )
         return None
     if isinstance(node, yaml.MappingNode):
         return _plain_mapping(node, path, lines, problems, seen)

@@ -20,7 +20,9 @@ def canonical(value: Any) -> bytes:  # noqa: ANN401 - any JSON value
         return rfc8785.dumps(value)
     except rfc8785.CanonicalizationError as error:
         raise DocumentError(
-            "CSL-F101", f"The value has no canonical JSON form: {error}.", "Use finite numbers below 2^53, text and lists."
+            "CSL-F101",
+            f"The value has no canonical JSON form: {error}.",
+            "Use finite numbers below 2^53, text and lists.",
         ) from error
 
 

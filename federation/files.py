@@ -33,7 +33,9 @@ def atomic_write(path: Path, content: bytes, mode: int = 0o644) -> None:
         sync_folder(path.parent)
     except OSError as error:
         raise StorageError(
-            "CSL-F301", f"{path} cannot be written: {error.strerror}.", "Free space or correct the rights, and try again."
+            "CSL-F301",
+            f"{path} cannot be written: {error.strerror}.",
+            "Free space or correct the rights, and try again.",
         ) from error
 
 

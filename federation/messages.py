@@ -25,7 +25,7 @@ from federation.study import StudySpec
 
 RECORD = "consilience"
 MAX_PAYLOAD_BYTES = 256 << 20
-REFUSED = "CSL-R000"
+REFUSED: Literal["CSL-R000"] = "CSL-R000"
 Tensors = dict[str, NDArray[np.float32] | NDArray[np.float64] | NDArray[np.int64]]
 Positive = Annotated[float, Field(gt=0, le=1e9)]
 
@@ -179,10 +179,14 @@ def read_tensors(content: bytes, expected: Mapping[str, tuple[tuple[int, ...], s
     try:
         tensors = load_tensors(content)
     except (SafetensorError, ValueError, KeyError, OverflowError) as error:
-        raise IntegrityError("CSL-F205", "The tensors cannot be read.", "The message is damaged: ask for it again.") from error
+        raise IntegrityError(
+            "CSL-F205", "The tensors cannot be read.", "The message is damaged: ask for it again."
+        ) from error
     if set(tensors) != set(expected):
         raise IntegrityError(
-            "CSL-F206", "The tensors' names are not those of the study's model.", "Check that both sides run the same release."
+            "CSL-F206",
+            "The tensors' names are not those of the study's model.",
+            "Check that both sides run the same release.",
         )
     for name, (shape, dtype) in expected.items():
         if tensors[name].shape != shape or tensors[name].dtype.name != dtype:
@@ -190,7 +194,9 @@ def read_tensors(content: bytes, expected: Mapping[str, tuple[tuple[int, ...], s
                 "CSL-F206", f"Tensor {name} must be {dtype} {shape}.", "Check that both sides run the same release."
             )
         if not np.isfinite(tensors[name]).all():
-            raise IntegrityError("CSL-F207", f"Tensor {name} holds NaN or infinity.", "The sender's model has diverged: stop the study.")
+            raise IntegrityError(
+                "CSL-F207", f"Tensor {name} holds NaN or infinity.", "The sender's model has diverged: stop the study."
+            )
     return tensors
 
 
@@ -218,7 +224,9 @@ def unpack(records: RecordDict, model: type[M], expected_key: str) -> tuple[M, b
     header = model.from_canonical(content)
     digest = getattr(header, "payload", None)
     if (sha256_hex(payload) != digest) if digest is not None else payload:
-        raise IntegrityError("CSL-F209", "The payload is not the one that was signed.", "The message was altered: ask for it again.")
+        raise IntegrityError(
+            "CSL-F209", "The payload is not the one that was signed.", "The message was altered: ask for it again."
+        )
     return header, payload
 
 
@@ -242,12 +250,16 @@ def signature_of(records: RecordDict, key: str) -> Signature:
 
 def _fields(records: RecordDict) -> tuple[bytes, bytes, bytes]:
     record = records.get(RECORD)
-    values = [record.get(name) if isinstance(record, ConfigRecord) else None for name in ("header", "signature", "payload")]
+    values = [
+        record.get(name) if isinstance(record, ConfigRecord) else None for name in ("header", "signature", "payload")
+    ]
     header, signature, payload = values
     if not (isinstance(header, bytes) and isinstance(signature, bytes) and isinstance(payload, bytes)):
         raise IntegrityError("CSL-F208", "The message has no signed header.", "Both sides must run the same release.")
-    if len(signature) != 64 or len(payload) > MAX_PAYLOAD_BYTES or len(records) != 1:  # noqa: PLR2004 - Ed25519
-        raise IntegrityError("CSL-F208", "The message is larger than agreed or malformed.", "Both sides must run the same release.")
+    if len(signature) != 64 or len(payload) > MAX_PAYLOAD_BYTES or len(records) != 1:
+        raise IntegrityError(
+            "CSL-F208", "The message is larger than agreed or malformed.", "Both sides must run the same release."
+        )
     return header, signature, payload
 
 

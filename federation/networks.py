@@ -6,6 +6,7 @@ No batch normalisation: it would mix customers, and one customer's gradient woul
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -21,7 +22,10 @@ from federation.study import MlpModel, Model
 Columns = Mapping[str, NDArray[np.float64] | NDArray[np.int64]]
 
 _START = 20_260_101  # starting weights are public: nothing secret is ever drawn from this number
-_TANH_GAIN = 5.0 / 3.0  # keeps the variance of activations from layer to layer (Glorot and Bengio 2010, with LeCun's tanh)
+_BLOCK = 1024
+_TANH_GAIN = (
+    5.0 / 3.0
+)  # keeps the variance of activations from layer to layer (Glorot and Bengio 2010, with LeCun's tanh)
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,11 +46,20 @@ class Inputs:
     def __len__(self) -> int:
         return self.dense.shape[0]
 
-    def take(self, index: NDArray[np.int64]) -> "Inputs":
-        """Return the rows at `index` (int64 positions)."""
-        rows = torch.from_numpy(index)
-        codes = self.codes.index_select(0, rows) if self.codes.shape[1] else self.codes.new_empty((len(index), 0))
-        return Inputs(self.dense.index_select(0, rows), codes)
+    @cached_property
+    def squared_norms(self) -> Tensor:
+        """Squared L2 norm of each row of `dense`, float64 [n]: found once, for every round reads it."""
+        norms = torch.empty(len(self), dtype=torch.float64)
+        for start in range(0, len(self), _BLOCK):
+            part = slice(start, start + _BLOCK)
+            norms[part] = torch.linalg.vector_norm(self.dense[part].to(torch.float64), dim=1).square_()
+        return norms
+
+    def take(self, rows: Tensor | NDArray[np.int64]) -> "Inputs":
+        """Return the rows at these positions (int64)."""
+        index = torch.as_tensor(rows)
+        codes = self.codes.index_select(0, index) if self.codes.shape[1] else self.codes.new_empty((len(index), 0))
+        return Inputs(self.dense.index_select(0, index), codes)
 
 
 class Network(nn.Module):
@@ -86,11 +99,15 @@ class MlpNetwork(Network):
         Widths of the hidden layers.
     """
 
-    def __init__(self, dense_width: int, tables: Sequence[tuple[str, int]], embedding: int, hidden: Sequence[int]) -> None:
+    def __init__(
+        self, dense_width: int, tables: Sequence[tuple[str, int]], embedding: int, hidden: Sequence[int]
+    ) -> None:
         super().__init__()
         start = torch.Generator().manual_seed(_START)
         # The prefix keeps a column called "type" or "keys" from clashing with an attribute of torch's containers.
-        self.embeddings = nn.ModuleDict({f"column_{name}": skip_init(nn.Embedding, rows, embedding) for name, rows in tables})
+        self.embeddings = nn.ModuleDict(
+            {f"column_{name}": skip_init(nn.Embedding, rows, embedding) for name, rows in tables}
+        )
         widths = [dense_width + embedding * len(tables), *hidden]
         self.hidden = nn.ModuleList(skip_init(nn.Linear, a, b) for a, b in zip(widths, widths[1:], strict=False))
         self.head = skip_init(nn.Linear, widths[-1], 1)
@@ -173,7 +190,9 @@ def load_weights(network: nn.Module, tensors: Mapping[str, NDArray[np.generic]])
     if set(own) != set(tensors):
         differing = ", ".join(sorted(set(own) ^ set(tensors)))
         raise IntegrityError(
-            "CSL-F601", f"The model's tensors differ by name: {differing}.", "Check that both sides run the same release."
+            "CSL-F601",
+            f"The model's tensors differ by name: {differing}.",
+            "Check that both sides run the same release.",
         )
     for name, tensor in own.items():
         if tuple(tensor.shape) != tensors[name].shape:
@@ -193,7 +212,7 @@ def _categorical(contract: FeatureContract) -> list[CategoricalColumn]:
 
 def _weight(layer: nn.Module) -> Tensor:
     weight = layer.weight
-    assert isinstance(weight, Tensor)  # noqa: S101 - tells the type checker
+    assert isinstance(weight, Tensor)
     return weight
 
 
@@ -218,5 +237,7 @@ def _codes(raw: NDArray[np.float64] | NDArray[np.int64] | None, n: int, unknown:
     return np.where((codes < 0) | (codes >= unknown), unknown, codes)
 
 
-def _stack(parts: Sequence[NDArray[np.generic]], n: int, dtype: type[np.float32] | type[np.int64]) -> NDArray[np.generic]:
+def _stack(
+    parts: Sequence[NDArray[np.generic]], n: int, dtype: type[np.float32] | type[np.int64]
+) -> NDArray[np.generic]:
     return np.stack(parts, axis=1).astype(dtype) if parts else np.empty((n, 0), dtype=dtype)

@@ -44,14 +44,18 @@ def verify_bytes(signature: Signature, context: str, content: bytes, expected_ke
     """
     if signature.key != expected_key:
         raise IntegrityError(
-            "CSL-F201", "The document is signed by a key that the charter does not name for it.", "Do not use it; ask its sender."
+            "CSL-F201",
+            "The document is signed by a key that the charter does not name for it.",
+            "Do not use it; ask its sender.",
         )
     try:
         public = Ed25519PublicKey.from_public_bytes(bytes.fromhex(expected_key))
         public.verify(bytes.fromhex(signature.value), context.encode() + b"\0" + content)
     except (InvalidSignature, ValueError) as error:
         raise IntegrityError(
-            "CSL-F202", "The signature does not fit the content.", "The document was altered or damaged: fetch it again."
+            "CSL-F202",
+            "The signature does not fit the content.",
+            "The document was altered or damaged: fetch it again.",
         ) from error
 
 

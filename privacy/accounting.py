@@ -1,21 +1,29 @@
 """The price of events by privacy loss distributions (PLD), pessimistic, on a grid of 1e-3.
 
-dp-accounting builds and composes the distributions (Meiser and Mohammadi 2018; Koskela, Jaelkoe, Honkela 2020; discretised by
-"connect the dots", Doroshenko et al. 2022), so that every figure is an upper bound. These functions are for a list of events
-that is fixed beforehand; where later parameters depend on earlier answers, `privacy.token` decides.
+dp-accounting builds and composes the distributions (Meiser and Mohammadi 2018; Koskela, Jaelkoe, Honkela 2020;
+discretised by "connect the dots", Doroshenko et al. 2022), so that every figure is an upper bound. These functions
+are for a list of events that is fixed beforehand; where later parameters depend on earlier answers, `privacy.token`
+decides.
 """
 
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, reduce
 
-from dp_accounting.pld import privacy_loss_distribution as pld  # type: ignore[import-untyped]
-from scipy.optimize import brentq  # type: ignore[import-untyped]
-from scipy.special import log_ndtr  # type: ignore[import-untyped]
+from dp_accounting.pld import privacy_loss_distribution as pld
+from scipy.optimize import brentq
+from scipy.special import log_ndtr
 
 from federation.errors import DocumentError, PolicyError
-from privacy.events import LARGEST_NOISE, MAX_STEPS, SMALLEST_NOISE, DiscreteGaussianHistogram, PrivacyEvent, SubsampledGaussian
+from privacy.events import (
+    LARGEST_NOISE,
+    MAX_STEPS,
+    SMALLEST_NOISE,
+    DiscreteGaussianHistogram,
+    PrivacyEvent,
+    SubsampledGaussian,
+)
 
 GRID = 1e-3
 MIN_DELTA = 1e-10
@@ -23,6 +31,7 @@ MAX_DELTA = 0.1
 MAX_EPSILON = 100.0
 MAX_HISTOGRAM_SIGMA = float(1 << 16)
 RELATIVE_TOLERANCE = 1e-3
+MAX_DISCLOSURE = 2000.0
 _ROUNDING = 1e-12
 _ROUNDING_PER_RELEASE = 2e-16
 _AIM = 2e-4  # how far, in log sigma, a trial is put to the safe side
@@ -65,14 +74,26 @@ def check_epsilon(epsilon: float) -> None:
 def numerical_delta(events: Sequence[PrivacyEvent]) -> float:
     """Return what is added to every delta of `events`: 1e-12, and 2e-16 for each release that is composed.
 
-    It covers the rounding of the Fourier transforms, which grows with the number of releases (against sums in 80-bit floats: 4e-14
-    at 2^10 steps, 4e-12 at 2^17), and samplers that are exact up to 1e-30.
+    It covers the rounding of the Fourier transforms, which grows with the number of releases (against sums in 80-bit
+    floats: 4e-14 at 2^10 steps, 4e-12 at 2^17), and samplers that are exact up to 1e-30.
     """
     releases = sum(event.steps if isinstance(event, SubsampledGaussian) else event.count for event in events)
     return _ROUNDING + _ROUNDING_PER_RELEASE * releases
 
 
-@lru_cache(maxsize=64)
+def expected_disclosure(event: PrivacyEvent) -> float:
+    """Return an upper bound of the expected privacy loss (Kullback-Leibler divergence, nats) of one event.
+
+    For a step with sampling rate q it is the lesser of q / (2 sigma^2), by convexity, and the chi-square divergence
+    q^2 (e^(1/sigma^2) - 1). The size of a distribution grows with it, so that it is looked at first.
+    """
+    if isinstance(event, DiscreteGaussianHistogram):
+        return event.count * (event.scale / event.sigma) ** 2 / 2.0
+    rate, inverse = event.sampling_rate, 1.0 / (event.noise_multiplier * event.noise_multiplier)
+    return event.steps * min(rate * inverse / 2.0, rate**2 * math.expm1(inverse))
+
+
+@lru_cache(maxsize=32)
 def event_distribution(event: PrivacyEvent) -> "pld.PrivacyLossDistribution":
     """Return the privacy loss distribution of one event, both directions (remove, add) of the neighbouring relation."""
     if isinstance(event, SubsampledGaussian):
@@ -87,20 +108,32 @@ def event_distribution(event: PrivacyEvent) -> "pld.PrivacyLossDistribution":
 
 
 def composed_distribution(events: Sequence[PrivacyEvent]) -> "pld.PrivacyLossDistribution":
-    """Return the privacy loss distribution of all `events` together; their order does not matter."""
+    """Return the privacy loss distribution of all `events` together; their order does not matter.
+
+    Raises
+    ------
+    PolicyError
+        CSL-P106 when `events` disclose more than 2000 nats: no epsilon of use describes them, and the answer would take
+        more memory than there is.
+    """
+    if not events:
+        return pld.identity(GRID)
+    if sum(expected_disclosure(event) for event in events) > MAX_DISCLOSURE:
+        raise _too_much("any delta")
     return _composed(tuple(sorted(Counter(events).items(), key=lambda item: item[0].digest())))
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=8)
 def _composed(counts: tuple[tuple[PrivacyEvent, int], ...]) -> "pld.PrivacyLossDistribution":
-    whole = pld.identity(GRID)
-    for event, count in counts:
-        whole = whole.compose(event_distribution(event).self_compose(count))
-    return whole
+    return reduce(
+        lambda one, other: one.compose(other),
+        (event_distribution(event).self_compose(count) for event, count in counts),
+    )
 
 
 def epsilon(events: Sequence[PrivacyEvent], delta: float) -> float:
-    """Return an epsilon such that `events` together are (epsilon, delta)-DP, rounded up within the grid; 0 for no events.
+    """Return an epsilon such that `events` together are (epsilon, delta)-DP, rounded up within the grid; 0 for no
+    events.
 
     Raises
     ------
@@ -112,10 +145,16 @@ def epsilon(events: Sequence[PrivacyEvent], delta: float) -> float:
         return 0.0
     value = _epsilon(composed_distribution(events), delta - numerical_delta(events))
     if not math.isfinite(value):
-        raise PolicyError(
-            "CSL-P106", f"No finite epsilon describes these releases at delta {delta}.", "Use more noise or fewer steps."
-        )
+        raise _too_much(f"delta {delta}")
     return value
+
+
+def _too_much(where: str) -> PolicyError:
+    return PolicyError(
+        "CSL-P106",
+        f"No epsilon describes these releases at {where}.",
+        "Use more noise or fewer steps, or a larger delta.",
+    )
 
 
 def _epsilon(distribution: "pld.PrivacyLossDistribution", delta: float) -> float:
@@ -157,8 +196,8 @@ def gaussian_mu(epsilon: float, delta: float) -> float:
 def calibrate_noise(epsilon: float, delta: float, sampling_rate: float, steps: int) -> float:
     """Return the noise multiplier for DP-SGD: the smallest within 1e-3, never below what (epsilon, delta) needs.
 
-    The returned value itself has been priced: `epsilon([SubsampledGaussian(noise_multiplier=..., ...)], delta)` is at most
-    `epsilon`.
+    The returned value itself has been priced: `epsilon([SubsampledGaussian(noise_multiplier=..., ...)], delta)` is at
+    most `epsilon`.
 
     Raises
     ------
@@ -206,7 +245,7 @@ def _check_plan(sampling_rate: float, steps: int) -> None:
     if not 0.0 < sampling_rate <= 1.0 or not 1 <= steps <= MAX_STEPS:
         raise DocumentError(
             "CSL-P108",
-            f"A plan needs a sampling rate above 0 and at most 1, and 1 to {MAX_STEPS} releases, not {sampling_rate} and {steps}.",
+            f"A plan has a sampling rate in (0, 1] and 1 to {MAX_STEPS} steps, not {sampling_rate} and {steps}.",
             "Correct the study's privacy terms.",
         )
 
@@ -214,28 +253,30 @@ def _check_plan(sampling_rate: float, steps: int) -> None:
 def _smallest_sigma(
     build: Callable[[float], PrivacyEvent], target: float, delta: float, start: float, largest: float
 ) -> float:
-    """Secant on (ln sigma, ln epsilon) inside a bracket; every value that is returned has been priced at most `target`."""
+    """Secant on (ln sigma, ln epsilon) in a bracket; every sigma that is returned has been priced at most `target`."""
 
     def excess(log_sigma: float) -> float:
         event = build(math.exp(log_sigma))
+        if expected_disclosure(event) > MAX_DISCLOSURE:
+            return _CAP
         value = _epsilon(event_distribution(event), delta - numerical_delta([event]))
         return min(max(math.log(value / target), -_CAP), _CAP) if value > 0.0 else -_CAP
 
-    unsafe, limit = math.log(SMALLEST_NOISE), math.log(largest * (1.0 - 1e-12))
-    safe = math.inf
-    trial = min(max(math.log(start), unsafe + RELATIVE_TOLERANCE), limit)
+    floor, limit = math.log(SMALLEST_NOISE * (1.0 + 1e-12)), math.log(largest * (1.0 - 1e-12))
+    unsafe, safe = -math.inf, math.inf
+    trial = min(max(math.log(start), floor), limit)
     value, slope = excess(trial), -1.0
     while safe - unsafe > RELATIVE_TOLERANCE:
         if value <= 0.0:
             safe = trial
-        elif trial == limit:
-            break
         else:
             unsafe = trial
-        following = trial - value / slope + _AIM
+        if trial == (floor if value <= 0.0 else limit):
+            break
+        following = min(max(trial - value / slope + _AIM, floor), limit)
         if not unsafe < following < safe:
-            following = (unsafe + safe) / 2.0 if math.isfinite(safe) else unsafe + 1.0
-        last, last_value, trial = trial, value, min(following, limit)
+            following = (max(unsafe, floor) + min(safe, limit)) / 2.0
+        last, last_value, trial = trial, value, following
         value = excess(trial)
         slope = min(max((value - last_value) / (trial - last), -_STEEPEST), -1.0 / _STEEPEST)
         if 0.0 <= -value <= -slope * RELATIVE_TOLERANCE / 2.0:

@@ -33,6 +33,9 @@ class _Record:
 class BookKeeper:
     """Watches a network's linear and embedding layers through one forward and one backward pass.
 
+    Its trainable parameters become views of one vector, `flat`, which an optimizer holds in their place: one tensor to sum, noise and
+    step instead of many small ones. The network works as before.
+
     Parameters
     ----------
     network:
@@ -47,9 +50,24 @@ class BookKeeper:
     def __init__(self, network: nn.Module) -> None:
         self._layers = _covered(network)
         self._records: dict[str, _Record] = {}
+        self._supplied: Tensor | None = None
+        self._scratch: dict[tuple[str, bool], Tensor] = {}
+        names = {id(parameter): name for name, parameter in network.named_parameters()}
+        parameters = [parameter for layer in self._layers.values() for parameter in _trainable(layer)]
+        self.flat = nn.Parameter(torch.cat([parameter.detach().flatten() for parameter in parameters]))
+        self._places: dict[str, tuple[slice, torch.Size]] = {}
+        start = 0
+        for parameter in parameters:
+            place = slice(start, start := start + parameter.numel())
+            self._places[names[id(parameter)]] = (place, parameter.shape)
+            parameter.data = self.flat.detach()[place].view(parameter.shape)
         self._handles: list[RemovableHandle] = [
             layer.register_forward_hook(self._hook(name)) for name, layer in self._layers.items()
         ]
+
+    def split(self, vector: Tensor) -> dict[str, Tensor]:
+        """Return the parts of a vector like `flat` by parameter name, as views in the parameters' shapes."""
+        return {name: vector[place].view(shape) for name, (place, shape) in self._places.items()}
 
     def close(self) -> None:
         """Take the hooks off the network and forget what was kept."""
@@ -61,6 +79,7 @@ class BookKeeper:
     def clear(self) -> None:
         """Forget the last pass."""
         self._records.clear()
+        self._supplied = None
 
     def backward(self, loss: Tensor) -> None:
         """Find each layer's output gradient of a scalar loss; the parameters' own gradients are never computed.
@@ -70,20 +89,19 @@ class BookKeeper:
         ConsilienceError
             CSL-P603 when the loss does not depend on a trainable layer, by name.
         """
-        waiting = {name: record for name, record in self._records.items() if record.output is not None}
-        outputs = [record.output for record in waiting.values() if record.output is not None]
-        gradients = torch.autograd.grad(loss, outputs, allow_unused=True)
-        for (name, record), gradient in zip(waiting.items(), gradients, strict=True):
+        waiting = {name: record.output for name, record in self._records.items() if record.output is not None}
+        gradients = torch.autograd.grad(loss, list(waiting.values()), allow_unused=True)
+        for name, gradient in zip(waiting, gradients, strict=True):
             if gradient is None:
                 raise _unused(name)
-            record.gradient, record.output = gradient, None
+            self._records[name].gradient, self._records[name].output = gradient, None
 
-    def observe(self, name: str, activation: Tensor, gradient: Tensor) -> None:
-        """Enter a layer's activation [n, in] and output gradient [n, out], known without autograd."""
-        self._enter(name, _Record(activation.detach(), None, gradient.detach()))
+    def supply(self, sums: Tensor) -> None:
+        """Enter a clipped sum (float64, like `flat`) that was found without a forward pass; the next `clipped_sum` returns it."""
+        self._supplied = sums
 
-    def clipped_sums(self, clip: float, scale: float = 1.0) -> dict[nn.Parameter, Tensor]:
-        """Return for each trainable parameter the float64 sum over customers of their gradients, each clipped to L2 norm `clip`.
+    def clipped_sum(self, clip: float, scale: float = 1.0) -> Tensor:
+        """Return the sum over customers of their gradients, each clipped to L2 norm `clip`: float64, like `flat`.
 
         A customer with a NaN or infinite norm contributes zero. Nothing kept (an empty batch) gives zeros.
 
@@ -99,32 +117,30 @@ class BookKeeper:
         ConsilienceError
             CSL-P603 when a layer was not used or no gradient is known.
         """
+        if self._supplied is not None:
+            return self._supplied
+        total = torch.zeros_like(self.flat, dtype=torch.float64, requires_grad=False)
         if not self._records:
-            return {p: torch.zeros_like(p, dtype=torch.float64) for p in self.parameters}
+            return total
         kept = {name: self._complete(name, scale) for name in self._layers}
-        squares = sum(_squared_norm(self._layers[name], a, g) for name, (a, g) in kept.items())
-        assert isinstance(squares, Tensor)  # noqa: S101 - at least one layer is covered
-        factor = (clip * (1.0 - MARGIN)) / torch.sqrt(squares)
-        factor.clamp_(max=1.0)  # a zero gradient gives infinity, hence 1; NaN stays NaN
+        squares = torch.zeros(self.batch, dtype=torch.float64)
+        for name, (a, g) in kept.items():
+            _add_squared_norms(self._layers[name], a, g, squares)
         good = torch.isfinite(squares)
+        factor = squares.rsqrt_().mul_(clip * (1.0 - MARGIN)).clamp_(max=1.0)  # a zero gradient gives infinity, hence 1
         if not bool(good.all()):
             # Zero times NaN is NaN: the rows themselves have to go.
             kept = {name: (a[good], g[good]) for name, (a, g) in kept.items()}
             factor = factor[good]
-        sums: dict[nn.Parameter, Tensor] = {}
+        parts = self.split(total)
         for name, (a, g) in kept.items():
-            _add_sums(self._layers[name], a, g * factor.unsqueeze(1), sums)
-        return sums
-
-    @property
-    def parameters(self) -> list[nn.Parameter]:
-        """Every parameter that is clipped, in the network's order."""
-        return [parameter for layer in self._layers.values() for parameter in _trainable(layer)]
+            _add_sums(self._layers[name], a, g.mul_(factor.unsqueeze(1)), parts.get(f"{name}.weight"), parts.get(f"{name}.bias"))
+        return total
 
     @property
     def batch(self) -> int:
         """Number of customers in the pass that is kept; 0 when none is. As private as the batch itself."""
-        return next((len(record.activation) for record in self._records.values()), 0)
+        return next((record.activation.shape[0] for record in self._records.values()), 0)
 
     def _hook(self, name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
         def keep(_layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -154,9 +170,21 @@ class BookKeeper:
         record = self._records.get(name)
         if record is None or record.gradient is None:
             raise _unused(name)
-        linear = isinstance(self._layers[name], nn.Linear)
-        gradient = record.gradient.to(torch.float64)
-        return record.activation.to(torch.float64) if linear else record.activation, gradient if scale == 1.0 else gradient * scale
+        gradient = self._widened(name, True, record.gradient)
+        if scale != 1.0:
+            gradient.mul_(scale)
+        if isinstance(self._layers[name], nn.Embedding):
+            return record.activation, gradient
+        return self._widened(name, False, record.activation), gradient
+
+    def _widened(self, name: str, is_gradient: bool, narrow: Tensor) -> Tensor:
+        """Copy to float64, into memory that is used again: fresh memory costs more than the copy."""
+        rows = narrow.shape[0]
+        buffer = self._scratch.get((name, is_gradient))
+        if buffer is None or buffer.shape[0] < rows:
+            buffer = torch.empty((rows + rows // 4, narrow.shape[1]), dtype=torch.float64)
+            self._scratch[name, is_gradient] = buffer
+        return buffer[:rows].copy_(narrow)
 
 
 def _unused(name: str) -> ConsilienceError:
@@ -193,25 +221,23 @@ def _covered(network: nn.Module) -> dict[str, nn.Module]:
     return layers
 
 
-def _squared_norm(layer: nn.Module, activation: Tensor, gradient: Tensor) -> Tensor:
-    """Squared norm [n] of each customer's gradient of one layer: (|a|^2 [weight] + 1 [bias]) |g|^2."""
+def _add_squared_norms(layer: nn.Module, activation: Tensor, gradient: Tensor, squares: Tensor) -> None:
+    """Add the squared norm of each customer's gradient of one layer to `squares` [n]: (|a|^2 [weight] + 1 [bias]) |g|^2."""
     square = torch.linalg.vector_norm(gradient, dim=1).square_()
     if isinstance(layer, nn.Embedding):
-        return square
-    weight, bias = layer.weight, layer.bias
-    inner = torch.linalg.vector_norm(activation, dim=1).square_() if weight.requires_grad else torch.zeros_like(square)
-    if bias is not None and bias.requires_grad:
-        inner += 1.0
-    return square.mul_(inner)
-
-
-def _add_sums(layer: nn.Module, activation: Tensor, clipped: Tensor, sums: dict[nn.Parameter, Tensor]) -> None:
-    """Enter the sums over customers of one layer's gradients, `clipped` = c * g, float64 [n, out]."""
-    if isinstance(layer, nn.Embedding):
-        table = torch.zeros_like(layer.weight, dtype=torch.float64)
-        sums[layer.weight] = table.index_add_(0, activation, clipped)
+        squares += square
         return
-    if layer.weight.requires_grad:
-        sums[layer.weight] = clipped.T @ activation
     if layer.bias is not None and layer.bias.requires_grad:
-        sums[layer.bias] = clipped.sum(0)
+        squares += square
+    if layer.weight.requires_grad:
+        squares.addcmul_(square, torch.linalg.vector_norm(activation, dim=1).square_())
+
+
+def _add_sums(layer: nn.Module, activation: Tensor, clipped: Tensor, weight: Tensor | None, bias: Tensor | None) -> None:
+    """Add the sums over customers of one layer's gradients, `clipped` = c * g, float64 [n, out], to `weight` and `bias`."""
+    if weight is not None and isinstance(layer, nn.Embedding):
+        weight.index_add_(0, activation, clipped)
+    elif weight is not None:
+        weight.addmm_(clipped.T, activation)
+    if bias is not None:
+        bias += clipped.sum(0)

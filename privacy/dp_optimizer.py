@@ -23,7 +23,8 @@ from privacy.bookkeeping import BookKeeper
 from privacy.randomness import RandomSource
 
 GRID_BITS = 16  # grid cells in one standard deviation of the noise, as a power of two
-LIMIT_BITS = 40  # coordinates are clamped to 2^40 grid cells: finite whatever happens, never reached by honest sums
+_NOISE_TOGETHER = 1 << 14
+_LIMIT = 2.0**40  # grid cells to which coordinates are clamped: finite whatever happens, never reached by honest sums
 
 
 def grid_of(clip: float, noise_multiplier: float) -> float:
@@ -38,9 +39,9 @@ class BookKeepingOptimizer(DPOptimizer):  # type: ignore[misc]
     Parameters
     ----------
     optimizer:
-        Holds exactly the network's trainable parameters.
+        Holds `keeper.flat`, the vector of all trainable parameters, and nothing else.
     keeper:
-        Watches the same network.
+        Watches the network.
     noise_multiplier, max_grad_norm:
         Noise of standard deviation `noise_multiplier * max_grad_norm` is added to each coordinate of the sum.
     expected_batch_size:
@@ -49,11 +50,13 @@ class BookKeepingOptimizer(DPOptimizer):  # type: ignore[misc]
         Where the noise comes from.
     loss_reduction:
         "mean" (the loss is a mean over the batch, the step uses sum / expected_batch_size) or "sum".
+    steps:
+        How many steps are planned: noise of several is drawn together, which is faster. More steps may follow.
 
     Raises
     ------
     ConsilienceError
-        CSL-P605 when the optimizer's parameters are not the network's trainable ones, CSL-P606 for a bad clip or noise multiplier.
+        CSL-P605 when the optimizer holds anything but `keeper.flat`, CSL-P606 for a bad clip or noise multiplier.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class BookKeepingOptimizer(DPOptimizer):  # type: ignore[misc]
         expected_batch_size: float | None,
         source: RandomSource,
         loss_reduction: str = "mean",
+        steps: int = 1,
     ) -> None:
         if not (0.0 < max_grad_norm < math.inf and 0.0 <= noise_multiplier < math.inf):
             raise ConsilienceError(
@@ -78,13 +82,15 @@ class BookKeepingOptimizer(DPOptimizer):  # type: ignore[misc]
             expected_batch_size=expected_batch_size,
             loss_reduction=loss_reduction,
         )
+        if len(self.params) != 1 or self.params[0] is not keeper.flat:
+            raise ConsilienceError(
+                "CSL-P605", "The optimizer does not hold the network's parameters alone.", "Give it [keeper.flat]."
+            )
         self._keeper = keeper
         self._source = source
+        self._together = max(1, min(steps, _NOISE_TOGETHER // keeper.flat.numel()))
+        self._noise: list[Tensor] = []
         self._clipped = False
-        if {id(p) for p in self.params} != {id(p) for p in keeper.parameters} or len(self.params) != len(keeper.parameters):
-            raise ConsilienceError(
-                "CSL-P605", "The optimizer and the network do not hold the same parameters.", "Give it the network's trainable parameters."
-            )
 
     @property
     def grad_samples(self) -> list[Tensor]:
@@ -101,7 +107,7 @@ class BookKeepingOptimizer(DPOptimizer):  # type: ignore[misc]
         self._keeper.backward(loss)
 
     def clip_and_accumulate(self) -> None:
-        """Add the batch's clipped sum (float64) to `p.summed_grad`; a batch on which nothing ran adds zeros.
+        """Add the batch's clipped sum (float64) to `flat.summed_grad`; a batch on which nothing ran adds zeros.
 
         Raises
         ------
@@ -112,28 +118,41 @@ class BookKeepingOptimizer(DPOptimizer):  # type: ignore[misc]
             raise ConsilienceError(
                 "CSL-P607", "The last batch's gradients were not cleared.", "Call zero_grad() before each forward pass."
             )
-        scale = float(self._keeper.batch) if self.loss_reduction == "mean" else 1.0
-        sums = self._keeper.clipped_sums(self.max_grad_norm, scale)
-        for parameter in self.params:
-            total = sums[parameter]
-            parameter.summed_grad = total if parameter.summed_grad is None else parameter.summed_grad + total
+        flat = self._keeper.flat
+        total = self._keeper.clipped_sum(self.max_grad_norm, float(self._keeper.batch) if self.loss_reduction == "mean" else 1.0)
+        flat.summed_grad = total if flat.summed_grad is None else flat.summed_grad + total
         self._clipped = True
 
     def add_noise(self) -> None:
-        """Set `p.grad` to the noisy sum, rounded to the public grid and clamped; one draw covers all parameters."""
-        parameters = self.params
-        flat = torch.cat([parameter.summed_grad.reshape(-1) for parameter in parameters])
-        if self.noise_multiplier:
-            flat.add_(torch.from_numpy(self._source.normal(flat.numel())), alpha=self.noise_multiplier * self.max_grad_norm)
+        """Set `flat.grad` to the noisy sum, rounded to the public grid and clamped."""
+        flat = self._keeper.flat
         grid = grid_of(self.max_grad_norm, self.noise_multiplier)
-        limit = 2.0**LIMIT_BITS
-        flat.mul_(1.0 / grid).round_().clamp_(-limit, limit).mul_(grid)  # powers of two: exact
-        released = flat.to(parameters[0].dtype)
-        for parameter, part in zip(parameters, released.split([p.numel() for p in parameters]), strict=True):
-            parameter.grad = part.view_as(parameter)
+        noisy = flat.summed_grad
+        if self.noise_multiplier:
+            noisy = torch.add(noisy, self._draw(), alpha=self.noise_multiplier * self.max_grad_norm)
+        cells = (noisy * (1.0 / grid)).round_().clamp_(-_LIMIT, _LIMIT)
+        flat.grad = cells.mul_(grid).to(flat.dtype)  # the grid is a power of two: exact
+
+    @property
+    def released(self) -> Tensor:
+        """The last noisy sum (divided by the expected batch size for "mean"), like `keeper.flat`; all that may leave."""
+        gradient = self._keeper.flat.grad
+        if gradient is None:
+            raise ConsilienceError("CSL-P608", "No noisy sum has been made yet.", "Call step() or pre_step() first.")
+        return gradient
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Clear gradients and what was kept of the last pass; sums of skipped steps stay, as in `DPOptimizer`."""
-        super().zero_grad(set_to_none)
+        flat = self._keeper.flat
+        flat.grad = None
+        if not self._is_last_step_skipped:
+            flat.summed_grad = None
         self._keeper.clear()
         self._clipped = False
+
+    def _draw(self) -> Tensor:
+        """Standard normal noise for one step, float64, used once."""
+        if not self._noise:
+            drawn = torch.from_numpy(self._source.normal(self._together * self._keeper.flat.numel()))
+            self._noise = list(drawn.split(self._keeper.flat.numel()))
+        return self._noise.pop()

@@ -1,7 +1,7 @@
 """What costs privacy, as documents: an event says what was done, not how it is accounted.
 
-Events stand in ledgers for ever. A class, its `kind`, its fields and its defaults are never renamed, removed or given another
-meaning; a field is never added to a class that exists. What is new gets a new class and a new `kind`.
+Events stand in ledgers for ever. A class, its `kind`, its fields and its defaults are never renamed, removed or given
+another meaning; a field is never added to a class that exists. What is new gets a new class and a new `kind`.
 
 Neighbours, for every event: data sets that differ by one customer, added or removed.
 """
@@ -23,8 +23,8 @@ class SubsampledGaussian(Document):
     Attributes
     ----------
     noise_multiplier:
-        Standard deviation of the noise in units of the clip: the sum changes by at most 1 clip in L2 norm when one customer
-        is added or removed.
+        Standard deviation of the noise in units of the clip: the sum changes by at most 1 clip in L2 norm when one
+        customer is added or removed.
     sampling_rate:
         Probability with which each customer enters each step's sample, independently.
     steps:

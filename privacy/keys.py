@@ -1,8 +1,9 @@
-"""Key files at rest: 32 secret bytes, sealed under a passphrase, or (only where the caller says so) plain with closed rights.
+"""Key files at rest: 32 secret bytes, sealed under a passphrase, or (only where the caller says so) plain with closed
+rights.
 
-Argon2id (RFC 9106, its second recommended choice: 64 MiB, 3 passes, 4 lanes) turns the passphrase into a key for AES-256-GCM over
-the raw secret. The file's other fields are the associated data, so that none can be exchanged. Passphrases come from a file or a
-file descriptor, never from a command line, where other processes see them.
+Argon2id (RFC 9106, its second recommended choice: 64 MiB, 3 passes, 4 lanes) turns the passphrase into a key for
+AES-256-GCM over the raw secret. The file's other fields are the associated data, so that none can be exchanged.
+Passphrases come from a file or a file descriptor, never from a command line, where other processes see them.
 """
 
 import os
@@ -171,7 +172,9 @@ def passphrase_from_descriptor(descriptor: int) -> bytes:
             return _passphrase(handle.read(MAX_FILE_BYTES))
     except OSError as error:
         raise StorageError(
-            "CSL-P502", f"File descriptor {descriptor} cannot be read: {error.strerror}.", "Open it for reading in the shell."
+            "CSL-P502",
+            f"File descriptor {descriptor} cannot be read: {error.strerror}.",
+            "Open it for reading in the shell.",
         ) from error
 
 
@@ -194,7 +197,9 @@ def _write(
     random: RandomBytes,
 ) -> None:
     if path.exists() or path.is_symlink():
-        raise StorageError("CSL-P501", f"{path} exists: a key is never overwritten.", "Choose another path, or move the old key away.")
+        raise StorageError(
+            "CSL-P501", f"{path} exists: a key is never overwritten.", "Choose another path, or move the old key away."
+        )
     if passphrase is None:
         if not allow_plain:
             raise _needs_passphrase(path)
@@ -202,7 +207,9 @@ def _write(
     else:
         sealing = Sealing(salt=random(16).hex(), nonce=random(12).hex())
         blank = KeyFile(use=use, public=public, sealing=sealing, secret="0" * 96)
-        box = AESGCM(_derive(_passphrase(passphrase), sealing)).encrypt(bytes.fromhex(sealing.nonce), secret, _bound(blank))
+        box = AESGCM(_derive(_passphrase(passphrase), sealing)).encrypt(
+            bytes.fromhex(sealing.nonce), secret, _bound(blank)
+        )
         document = blank.model_copy(update={"secret": box.hex()})
     atomic_write(path, document.canonical(), mode=0o600)
 
@@ -211,11 +218,15 @@ def _read(path: Path, use: KeyUse, passphrase: bytes | None, allow_plain: bool) 
     _closed(path)
     document = _parse(path, _content(path))
     if document.use != use:
-        raise DocumentError("CSL-P506", f"{path} is a key for {document.use}, not for {use}.", "Name the right key file.")
+        raise DocumentError(
+            "CSL-P506", f"{path} is a key for {document.use}, not for {use}.", "Name the right key file."
+        )
     if document.sealing is None:
         if not allow_plain:
             raise DocumentError(
-                "CSL-P503", f"{path} is not sealed by a passphrase.", "Make a sealed key; plain ones are for simulations alone."
+                "CSL-P503",
+                f"{path} is not sealed by a passphrase.",
+                "Make a sealed key; plain ones are for simulations alone.",
             )
         return document, bytes.fromhex(document.secret)
     if passphrase is None:
@@ -225,7 +236,9 @@ def _read(path: Path, use: KeyUse, passphrase: bytes | None, allow_plain: bool) 
         secret = cipher.decrypt(bytes.fromhex(document.sealing.nonce), bytes.fromhex(document.secret), _bound(document))
     except InvalidTag as error:
         raise IntegrityError(
-            "CSL-P507", f"{path} does not open: the passphrase is wrong, or the file was altered.", "Try the right passphrase, or the backup."
+            "CSL-P507",
+            f"{path} does not open: the passphrase is wrong, or the file was altered.",
+            "Try the right passphrase, or the backup.",
         ) from error
     return document, secret
 
@@ -249,11 +262,13 @@ def _bound(document: KeyFile) -> bytes:
 def _parse(path: Path, content: bytes) -> KeyFile:
     try:
         document = KeyFile.from_canonical(content)
-        fits = len(document.secret) == (64 if document.sealing is None else 96)  # noqa: PLR2004 - 32 bytes, or 48 with the tag
+        fits = len(document.secret) == (64 if document.sealing is None else 96)
     except DocumentError:
         fits = False
     if not fits:
-        raise DocumentError("CSL-P506", f"{path} is not a key file.", "Name the right file, or restore it from its backup.")
+        raise DocumentError(
+            "CSL-P506", f"{path} is not a key file.", "Name the right file, or restore it from its backup."
+        )
     return document
 
 
@@ -262,14 +277,18 @@ def _content(path: Path) -> bytes:
         with path.open("rb") as handle:
             return handle.read(MAX_FILE_BYTES)
     except OSError as error:
-        raise StorageError("CSL-P502", f"{path} cannot be read: {error.strerror}.", "Check the path and its rights.") from error
+        raise StorageError(
+            "CSL-P502", f"{path} cannot be read: {error.strerror}.", "Check the path and its rights."
+        ) from error
 
 
 def _closed(path: Path) -> None:
     try:
         mode = path.stat().st_mode
     except OSError as error:
-        raise StorageError("CSL-P502", f"{path} cannot be read: {error.strerror}.", "Check the path and its rights.") from error
+        raise StorageError(
+            "CSL-P502", f"{path} cannot be read: {error.strerror}.", "Check the path and its rights."
+        ) from error
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise StorageError(
             "CSL-P505",

@@ -1,6 +1,7 @@
 """An institution's policy: what it allows, for which purposes, within which budget. It stays at home and is never sent.
 
-A decision looks at public inputs alone (study, charter, policy, date), so that a refusal discloses nothing about customers.
+A decision looks at public inputs alone (study, charter, policy, date), so that a refusal discloses nothing about
+customers.
 """
 
 import math
@@ -17,7 +18,7 @@ from federation.errors import PolicyError
 from federation.study import Epsilon, Holdout, Purpose, StudySpec
 
 Consent = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_.]{0,63}$")]
-Delta = Annotated[float, Field(ge=1e-10, le=0.01)]
+Delta = Annotated[float, Field(ge=1e-8, le=0.01)]
 Days = Annotated[int, Field(ge=1, le=366)]
 
 CUSTOMERS_PER_DELTA = 100
@@ -61,8 +62,7 @@ class LifeBudget(Document):
 class Budget(Document):
     """The privacy budget of each account (training customers, held-out customers).
 
-    `open`: studies come as they come, enforced by a filter that is valid under full adaptivity. `studies` is the largest number of
-    studies in the budget's life; a small part of delta is set aside for each.
+    `open`: studies come as they come, enforced by a filter that is valid under full adaptivity.
     """
 
     mode: Literal["open"]
@@ -70,13 +70,14 @@ class Budget(Document):
     neighbours: Literal["add_or_remove_one"]
     period: PeriodBudget
     life: LifeBudget
-    studies: Annotated[int, Field(ge=1, le=100_000)] = 200
 
     @model_validator(mode="after")
     def _period_within_life(self) -> Self:
         problems = []
         if self.period.epsilon > self.life.epsilon:
-            problems.append(f"the period's epsilon ({self.period.epsilon:g}) is above the life's ({self.life.epsilon:g})")
+            problems.append(
+                f"the period's epsilon ({self.period.epsilon:g}) is above the life's ({self.life.epsilon:g})"
+            )
         if self.period.delta > self.life.delta:
             problems.append(f"the period's delta ({self.period.delta:g}) is above the life's ({self.life.delta:g})")
         if problems:
@@ -88,7 +89,8 @@ class Budget(Document):
 class Terms:
     """What a policy grants one study.
 
-    `epsilon`, `delta` hold for each account; `consent` is what a customer must have agreed to; `policy` is the policy's digest.
+    `epsilon`, `delta` hold for each account; `consent` is what a customer must have agreed to; `policy` is the policy's
+    digest.
     """
 
     policy: str
@@ -137,9 +139,15 @@ class Policy(Document):
             problems.append(f"it expires on {self.expires}, which is not after {self.issued}")
         known = {rule.id for rule in self.purposes}
         for rule in self.studies:
-            problems += [f"{rule.contract} names purpose {name}, which is not listed" for name in rule.purposes if name not in known]
+            problems += [
+                f"{rule.contract} names purpose {name}, which is not listed"
+                for name in rule.purposes
+                if name not in known
+            ]
             if rule.max_epsilon > self.budget.period.epsilon:
-                problems.append(f"{rule.contract} allows a study epsilon {rule.max_epsilon:g}, above the period's budget")
+                problems.append(
+                    f"{rule.contract} allows a study epsilon {rule.max_epsilon:g}, above the period's budget"
+                )
             if rule.max_delta > self.budget.period.delta:
                 problems.append(f"{rule.contract} allows a study delta {rule.max_delta:g}, above the period's budget")
         if problems:
@@ -161,10 +169,10 @@ class Policy(Document):
         Raises
         ------
         PolicyError
-            CSL-P201 unknown purpose, CSL-P202 contract not allowed (or not for this purpose), CSL-P203 model or mode not allowed,
-            CSL-P204 more epsilon than allowed, CSL-P205 delta above 1/(100 x declared size), CSL-P206 cohort too small, CSL-P207
-            too few partners, CSL-P208 another hold-out, CSL-P209 not valid on this date, CSL-P210 another institution's policy,
-            CSL-P211 nothing declared for the contract.
+            CSL-P201 unknown purpose, CSL-P202 contract not allowed (or not for this purpose), CSL-P203 model or mode
+            not allowed, CSL-P204 more epsilon than allowed, CSL-P205 delta above 1/(100 x declared size), CSL-P206
+            cohort too small, CSL-P207 too few partners, CSL-P208 another hold-out, CSL-P209 not valid on this date,
+            CSL-P210 another institution's policy, CSL-P211 nothing declared for the contract.
         """
         self._check_standing(member, today)
         draft = spec.draft
@@ -173,7 +181,9 @@ class Policy(Document):
         declaration = charter.member(member).declaration(draft.contract)
         if declaration is None:
             raise PolicyError(
-                "CSL-P211", f"The charter has no declaration of {member} for {draft.contract}.", "Declare the cohort in the charter first."
+                "CSL-P211",
+                f"The charter has no declaration of {member} for {draft.contract}.",
+                "Declare the cohort in the charter first.",
             )
         self._check_sizes(rule, declaration)
         self._check_partners(spec, charter)
@@ -188,10 +198,22 @@ class Policy(Document):
             declared_size=declaration.size,
         )
 
+    def consent_for(self, purpose_id: str) -> str:
+        """Return the consent that a purpose needs.
+
+        Raises
+        ------
+        PolicyError
+            CSL-P201 when the policy does not know the purpose.
+        """
+        return self._purpose(purpose_id).consent
+
     def _check_standing(self, member: str, today: date) -> None:
         if member != self.institution:
             raise PolicyError(
-                "CSL-P210", f"The policy is that of {self.institution}, not of {member}.", "Install this institution's own policy."
+                "CSL-P210",
+                f"The policy is that of {self.institution}, not of {member}.",
+                "Install this institution's own policy.",
             )
         if not self.issued <= today < self.expires:
             raise PolicyError(
@@ -200,7 +222,7 @@ class Policy(Document):
                 "Ask your compliance officer for a policy that is in force.",
             )
 
-    def _rule(self, purpose_id: str, contract: str) -> tuple[PurposeRule, StudyRule]:
+    def _purpose(self, purpose_id: str) -> PurposeRule:
         purpose = next((item for item in self.purposes if item.id == purpose_id), None)
         if purpose is None:
             known = ", ".join(item.id for item in self.purposes)
@@ -209,6 +231,10 @@ class Policy(Document):
                 f"The policy allows the purposes {known}; the study asks for {purpose_id}.",
                 "Ask your compliance officer to add it, or decline the study.",
             )
+        return purpose
+
+    def _rule(self, purpose_id: str, contract: str) -> tuple[PurposeRule, StudyRule]:
+        purpose = self._purpose(purpose_id)
         rule = next((item for item in self.studies if item.contract == contract and purpose_id in item.purposes), None)
         if rule is None:
             raise PolicyError(
@@ -224,13 +250,15 @@ class Policy(Document):
         if delta > largest:
             raise PolicyError(
                 "CSL-P205",
-                f"delta {delta:g} is above 1/({CUSTOMERS_PER_DELTA} x {declaration.size} declared customers) = {largest:.3g}.",
+                f"delta {delta:g} is above 1/({CUSTOMERS_PER_DELTA} x {declaration.size} declared customers) = "
+                f"{largest:.3g}.",
                 "Lower delta in the policy, for studies and period.",
             )
         if declaration.size < self.smallest_cohort:
             raise PolicyError(
                 "CSL-P206",
-                f"{declaration.size} customers are declared for {rule.contract}; the policy's smallest cohort is {self.smallest_cohort}.",
+                f"{declaration.size} customers are declared for {rule.contract}; the policy's smallest cohort is "
+                f"{self.smallest_cohort}.",
                 "Decline the study: so small a cohort would need too much noise.",
             )
 
@@ -257,7 +285,9 @@ def check_holdouts(holdouts: dict[str, Holdout]) -> None:
     """
     rules = list(holdouts.values())
     if len(rules) > 1 and (rules[0].kind != "hash" or any(rule != rules[0] for rule in rules)):
-        raise ValueError("several contracts must share one hold-out rule by hash, else a customer could be in both accounts")
+        raise ValueError(
+            "several contracts must share one hold-out rule by hash, else a customer could be in both accounts"
+        )
 
 
 def _once(names: list[str], what: str) -> None:

@@ -1,6 +1,7 @@
 """Randomness is injected: what draws noise or samples customers is given a `RandomSource`.
 
-The vault uses `SystemSource`, keyed by the operating system. Seeded sources live in `simulations/`; `require_system` refuses them.
+The vault uses `SystemSource`, keyed by the operating system. Seeded sources live in `simulations/`; `require_system`
+refuses them.
 """
 
 import builtins
@@ -14,7 +15,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CTR
 from numpy.typing import NDArray
-from scipy.special import ndtri  # type: ignore[import-untyped]
+from scipy.special import ndtri
 
 from federation.errors import PolicyError
 
@@ -89,17 +90,16 @@ class ByteSource(ABC):
 
     def integers64(self, n: int) -> NDArray[np.uint64]:
         """Return `n` integers, uniform on [0, 2^64)."""
-        out = np.empty(n, dtype="<u8")
-        if n:
-            self.fill(memoryview(out).cast("B"))
-        return out.astype(np.uint64, copy=False)
+        out = bytearray(8 * n)
+        self.fill(memoryview(out))
+        return np.frombuffer(out, dtype="<u8").astype(np.uint64, copy=False)
 
     def uniform(self, n: int) -> NDArray[np.float64]:
         """Return `n` floats, uniform on {1, ..., 2^53 - 1} / 2^53: never 0, never 1, symmetric about 1/2."""
         high = self.integers64(n) >> np.uint64(11)
         while (missing := np.flatnonzero(high == 0)).size:
             high[missing] = self.integers64(missing.size) >> np.uint64(11)
-        return high * 2.0**-53
+        return high.astype(np.float64) * 2.0**-53
 
     def normal(self, n: int) -> NDArray[np.float64]:
         """Return `n` standard normal floats (float64), inverse distribution function of `uniform`.
@@ -113,8 +113,8 @@ class ByteSource(ABC):
 class SystemSource(ByteSource):
     """AES-256-CTR keyed by `os.urandom`: the only source that a vault accepts.
 
-    Every thread of every process has a key of its own (so neither a lock nor a fork can make two of them share a stream), and
-    takes a new one after `rekey_bytes` bytes.
+    Every thread of every process has a key of its own (so neither a lock nor a fork can make two of them share a
+    stream), and takes a new one after `rekey_bytes` bytes.
     """
 
     def __init__(self, rekey_bytes: int = REKEY_BYTES) -> None:
@@ -152,6 +152,6 @@ def require_system(source: RandomSource) -> None:
     if source.seeded:
         raise PolicyError(
             "CSL-P101",
-            "A seeded random source was offered where customers are protected: whoever knows the seed can remove the noise.",
+            "A seeded random source was offered to protect customers: whoever knows its seed can remove the noise.",
             "Use the system source; seeded ones are for simulations.",
         )

@@ -1,12 +1,13 @@
 """The open mode: what a run costs when later runs may depend on earlier answers.
 
-A token says: whatever this run discloses, a Gaussian mechanism with parameter mu, replaced by full disclosure with probability
-delta0, discloses at least as much. Tokens add up under full adaptivity (Smith and Thakurta 2022, arXiv 2210.17520; Koskela,
-Tobaben and Honkela 2022, arXiv 2209.15596): give run t a Brownian increment of length mu_t^2; while the sum of mu^2 stays below
-B on every path, the transcript is sqrt(B)-GDP, and the delta0s add.
+A token says: whatever this run discloses, a Gaussian mechanism with parameter mu, replaced by full disclosure with
+probability delta0, discloses at least as much. Tokens add up under full adaptivity (Smith and Thakurta 2022, arXiv
+2210.17520; Koskela, Tobaben and Honkela 2022, arXiv 2209.15596): give run t a Brownian increment of length mu_t^2;
+while the sum of mu^2 stays below B on every path, the transcript is sqrt(B)-GDP, and the delta0s add.
 
-The public rule for shares, a function of the policy's delta and of nothing else: a tenth of delta is set aside for the delta0s,
-in equal shares for `MAX_RUNS` runs. So a policy at delta = 1e-6 prices its runs at delta0 = 1e-9 and admits 100 of them.
+The public rule for shares, a function of the policy's delta and of nothing else: a tenth of delta is set aside for
+the delta0s, in equal shares for `MAX_RUNS` runs. So a policy at delta = 1e-6 prices its runs at delta0 = 1e-9 and
+admits 100 of them.
 """
 
 import math
@@ -15,11 +16,11 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
-import mpmath  # type: ignore[import-untyped]
+import mpmath
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
-from scipy.special import ndtri  # type: ignore[import-untyped]
+from scipy.special import ndtri
 
 from federation.document import Document
 from federation.errors import PolicyError
@@ -138,9 +139,9 @@ def price(events: Sequence[PrivacyEvent], delta0: float = 1e-9) -> Token:
 def thresholds(events: Sequence[PrivacyEvent]) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
     """Return what tests on the privacy loss achieve, for both directions: (remove), (add).
 
-    For every threshold l >= 0 on the grid, and for infinity, pi = P(L >= l) is the power and alpha = E[e^-L; L >= l] the false
-    alarms; pi is raised by `numerical_delta` (1e-12 and a little for each release). Thresholds below 0 belong to the other direction, and
-    would be wrong here: composition moves truncated mass there.
+    For every threshold l >= 0 on the grid, and for infinity, pi = P(L >= l) is the power and alpha = E[e^-L; L >= l]
+    the false alarms; pi is raised by `numerical_delta` (1e-12 and a little for each release). Thresholds below 0
+    belong to the other direction, and would be wrong here: composition moves truncated mass there.
 
     Returns
     -------
@@ -151,7 +152,10 @@ def thresholds(events: Sequence[PrivacyEvent]) -> list[tuple[NDArray[np.float64]
     return [_direction(whole._pmf_remove, rounding), _direction(whole._pmf_add, rounding)]
 
 
-def _direction(pmf: Any, rounding: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:  # noqa: ANN401 - dp-accounting has no types
+def _direction(
+    pmf: Any,  # noqa: ANN401 - dp-accounting has no types
+    rounding: float,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Read one direction of dp-accounting 0.6; its public methods give only differences of pi and e^l alpha."""
     dense = pmf.to_dense_pmf()
     first = max(0, -dense._lower_loss)
@@ -177,11 +181,12 @@ def smallest_mu(pi: NDArray[np.float64], alpha: NDArray[np.float64], delta0: flo
 
 @lru_cache(maxsize=64)
 def capacity(epsilon: float, delta: float, delta_femto_budget: int) -> int:
-    """Return M: while the sum of `mu_squared_nano` is at most M and that of `delta_femto` at most the budget, all is (epsilon, delta)-DP.
+    """Return M, the most that `mu_squared_nano` may add up to under (epsilon, delta) beside this budget of
+    `delta_femto`.
 
-    M is the largest integer with E' + (1 - E') H <= delta, where E' = budget / 1e15, mu^2 = M / 1e9 and
-    H = Phi(-epsilon/mu + mu/2) - e^epsilon Phi(-epsilon/mu - mu/2), in 50 digits; epsilon and delta are the exact values of the
-    floats.
+    M is the largest integer with E' + (1 - E') H <= delta, where E' = budget / 1e15, mu^2 = M / 1e9 and H =
+    Phi(-epsilon/mu + mu/2) - e^epsilon Phi(-epsilon/mu - mu/2), in 50 digits; epsilon and delta are the exact values
+    of the floats.
 
     Raises
     ------

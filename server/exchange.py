@@ -74,9 +74,9 @@ def send(
 def sort_replies(asked: Sequence[Message], replies: Iterable[Message], seconds: float) -> dict[int, Answer]:
     """Return one answer or failure for each node that was asked.
 
-    Replies are matched by the request that they answer, never by their sender: errors that the SuperLink makes carry its own node id. A
-    reply to anything else is ignored. Failures: CSL-S202 silence, CSL-S203 more than one answer, CSL-S204 the node's app failed, CSL-S205 the
-    node cannot be reached.
+    Replies are matched by the request that they answer, never by their sender: errors that the SuperLink makes carry its own node
+    id. A reply to anything else is ignored. Failures: CSL-S202 silence, CSL-S203 more than one answer, CSL-S204 the node's app failed,
+    CSL-S205 the node cannot be reached.
     """
     by_request: dict[str, list[Message]] = {}
     for reply in replies:

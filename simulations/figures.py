@@ -4,12 +4,13 @@ import io
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from simulations.results import Curve, Shape, SiteResult, StudyResult
+from simulations.results import Curve, SiteResult, StudyResult
 
 INK = "#1c2733"
 SOFT = "#68737f"
@@ -18,7 +19,7 @@ FEDERATED = "#17406d"
 ALONE = "#c07f16"
 POOLED = "#8b949e"
 
-_STYLE = {
+_STYLE: Any = {
     "svg.fonttype": "none",
     "font.family": ["DejaVu Sans"],
     "font.size": 8.0,
@@ -44,7 +45,7 @@ _STYLE = {
     "legend.handlelength": 2.2,
     "path.simplify": True,
 }
-_LINES = {
+_LINES: dict[str, dict[str, Any]] = {
     "federated": {"color": FEDERATED, "linewidth": 1.8, "linestyle": "-", "label": "federated"},
     "pooled": {"color": POOLED, "linewidth": 1.4, "linestyle": (0, (4, 2)), "label": "pooled, no privacy"},
     "released": {
@@ -56,12 +57,17 @@ _LINES = {
         "markeredgewidth": 1.0,
         "label": "as released, noisy",
     },
-    "calibrated": {"color": ALONE, "linewidth": 1.4, "linestyle": (0, (1, 1.2)), "marker": "D", "markersize": 3, "label": "calibrated at home"},
+    "calibrated": {
+        "color": ALONE,
+        "linewidth": 1.4,
+        "linestyle": (0, (1, 1.2)),
+        "marker": "D",
+        "markersize": 3,
+        "label": "calibrated at home",
+    },
 }
 _WIDTH = 7.1
 _ROW = 0.27
-_SHAPE_COLUMNS = 3
-_LONG_LABELS = 5
 
 
 @contextmanager
@@ -72,22 +78,23 @@ def _figure(width: float, height: float) -> Iterator[Figure]:
 
 
 def _svg(figure: Figure, name: str, title: str) -> str:
-    """Return the figure as an inline SVG element whose ids are its own and which reads as `title`."""
     buffer = io.StringIO()
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    return inline(text[text.index("<svg") :], name, title)
+
+
+def inline(svg: str, name: str, title: str) -> str:
+    """Return a matplotlib SVG element fit to stand in a page: ids of its own, the page's font and width, read aloud as `title`."""
+    text = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     text = re.sub(r'\bid="', f'id="{name}-', text)
     text = re.sub(r"url\(#", f"url(#{name}-", text)
     text = re.sub(r'href="#', f'href="#{name}-', text)
-    text = text.replace("'DejaVu Sans'", "var(--sans)")
-    size = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', text)
-    assert size is not None
+    text = re.sub(r"font-family: [^;\"]*", "font-family: var(--sans)", text)
     text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
     text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
-    return text.replace("<svg ", f'<svg role="img" aria-label="{title}" style="max-width:{float(size[1]) * 1.36:.0f}px" ', 1)
+    return text.replace("<svg ", f'<svg role="img" aria-label="{title}" ', 1)
 
 
 def curves(study: StudyResult) -> str:
@@ -110,14 +117,18 @@ def curves(study: StudyResult) -> str:
         for axes in (roc, lift):
             axes.set_xlim(0, 1)
         roc.set_ylim(0, 1)
-        handles = {label: handle for axes in (roc, lift, calibration) for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+        handles = {
+            label: handle
+            for axes in (roc, lift, calibration)
+            for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+        }
         figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=len(handles))
         return _svg(figure, f"{study.name}-curves", "ROC, lift and calibration curves")
 
 
 def _lines(axes: Axes, lines: Sequence[Curve]) -> None:
     for line in lines:
-        axes.plot(line.x, line.y, **_LINES[line.role])  # type: ignore[arg-type]
+        axes.plot(line.x, line.y, **_LINES[line.role])
 
 
 def _frame(axes: Axes, title: str, x: str, y: str) -> None:
@@ -139,18 +150,55 @@ def gains(study: StudyResult) -> str:
     with _figure(_WIDTH, 0.75 + _ROW * len(sites)) as figure:
         axes = figure.subplots()
         axes.hlines(rows, [s.alone for s in sites], [s.federated for s in sites], color=SOFT, linewidth=1.2, zorder=1)
-        mark = {"zorder": 3, "linestyle": "none"}
-        axes.plot([s.pooled for s in sites], rows, marker="|", markersize=11, markeredgewidth=1.6, color=POOLED, label="pooled, no privacy", **mark)
-        axes.plot([s.alone for s in sites], rows, marker="o", markersize=5.5, markerfacecolor="white", markeredgewidth=1.5,
-                  markeredgecolor=ALONE, label="own model, no privacy", **mark)
-        axes.plot([s.federated for s in sites], rows, marker="o", markersize=5.5, color=FEDERATED, label="federated, private", **mark)
+        mark: dict[str, Any] = {"zorder": 3, "linestyle": "none"}
+        axes.plot(
+            [s.pooled for s in sites],
+            rows,
+            marker="|",
+            markersize=11,
+            markeredgewidth=1.6,
+            color=POOLED,
+            label="pooled, no privacy",
+            **mark,
+        )
+        axes.plot(
+            [s.alone for s in sites],
+            rows,
+            marker="o",
+            markersize=5.5,
+            markerfacecolor="white",
+            markeredgewidth=1.5,
+            markeredgecolor=ALONE,
+            label="own model, no privacy",
+            **mark,
+        )
+        axes.plot(
+            [s.federated for s in sites],
+            rows,
+            marker="o",
+            markersize=5.5,
+            color=FEDERATED,
+            label="federated, private",
+            **mark,
+        )
         _named_rows(axes, sites)
         for row, site in enumerate(sites):
-            axes.text(1.01, row, f"{site.gain:+.3f}", transform=axes.get_yaxis_transform(), va="center", fontsize=7.5,
-                      color=FEDERATED if site.gain > 0 else ALONE)
+            axes.text(
+                1.01,
+                row,
+                f"{_signed(site.gain)} ± {site.margin:.3f}",
+                transform=axes.get_yaxis_transform(),
+                va="center",
+                fontsize=7.5,
+                color=FEDERATED if site.gain > 0 else ALONE,
+            )
         axes.set_xlabel("AUC on the institution's own held-out customers")
         figure.legend(loc="outside upper left", ncols=3)
         return _svg(figure, f"{study.name}-gains", "Gain of each institution from federating")
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.3f}".replace("-", "\u2212")
 
 
 def _named_rows(axes: Axes, sites: Sequence[SiteResult]) -> None:
@@ -169,52 +217,55 @@ def budgets(study: StudyResult) -> str:
     rows = range(len(sites))
     with _figure(_WIDTH, 0.75 + _ROW * 1.15 * len(sites)) as figure:
         axes = figure.subplots()
-        axes.barh(rows, [s.budget.epsilon for s in sites], height=0.72, color="white", edgecolor=SOFT, linewidth=0.9, label="granted")
-        axes.barh([row + 0.17 for row in rows], [s.budget.training for s in sites], height=0.3, color=FEDERATED, label="spent: training")
-        axes.barh([row - 0.17 for row in rows], [s.budget.holdout for s in sites], height=0.3, color=ALONE, alpha=0.75,
-                  hatch="////", edgecolor="white", linewidth=0, label="spent: evaluation")
+        axes.barh(
+            rows,
+            [s.budget.whole for s in sites],
+            height=0.72,
+            color="white",
+            edgecolor=SOFT,
+            linewidth=0.9,
+            label="budget of the period",
+        )
+        axes.barh(
+            [row + 0.17 for row in rows],
+            [s.budget.training for s in sites],
+            height=0.3,
+            color=FEDERATED,
+            label="spent: training",
+        )
+        axes.barh(
+            [row - 0.17 for row in rows],
+            [s.budget.holdout for s in sites],
+            height=0.3,
+            color=ALONE,
+            alpha=0.75,
+            hatch="////",
+            edgecolor="white",
+            linewidth=0,
+            label="spent: evaluation",
+        )
+        axes.plot(
+            [s.budget.granted for s in sites],
+            rows,
+            marker="|",
+            markersize=15,
+            markeredgewidth=1.6,
+            color=INK,
+            linestyle="none",
+            label="granted to this study",
+        )
         _named_rows(axes, sites)
         axes.set_xlim(left=0)
         for row, site in enumerate(sites):
-            axes.text(1.01, row, f"{site.budget.left:.2f} left", transform=axes.get_yaxis_transform(), va="center", fontsize=7.5, color=SOFT)
-        axes.set_xlabel("ε of one customer over the budget's life (less is more private)")
-        figure.legend(loc="outside upper left", ncols=3)
+            axes.text(
+                1.01,
+                row,
+                f"{site.budget.left:.2f} left",
+                transform=axes.get_yaxis_transform(),
+                va="center",
+                fontsize=7.5,
+                color=SOFT,
+            )
+        axes.set_xlabel("ε of one customer (less is more private)")
+        figure.legend(loc="outside upper left", ncols=4)
         return _svg(figure, f"{study.name}-budgets", "Privacy budget of each institution")
-
-
-def shapes(study: StudyResult, most: int = 6) -> str:
-    """Draw the shape functions of the columns that move the score most."""
-    chosen = sorted(study.shapes, key=lambda shape: -shape.reach)[:most]
-    if not chosen:
-        return ""
-    down = -(-len(chosen) // _SHAPE_COLUMNS)
-    with _figure(_WIDTH, 1.75 * down) as figure:
-        grid = figure.subplots(down, _SHAPE_COLUMNS, squeeze=False)
-        low = min(min(shape.y) for shape in chosen)
-        high = max(max(shape.y) for shape in chosen)
-        pad = 0.06 * (high - low or 1.0)
-        for place, axes in enumerate(grid.flat):
-            if place >= len(chosen):
-                axes.set_visible(False)
-                continue
-            _shape(axes, chosen[place])
-            axes.set_ylim(low - pad, high + pad)
-            if place % _SHAPE_COLUMNS == 0:
-                axes.set_ylabel("effect, log-odds")
-        return _svg(figure, f"{study.name}-shapes", "Shape functions of the model")
-
-
-def _shape(axes: Axes, shape: Shape) -> None:
-    axes.axhline(0, color=RULE, linewidth=0.8)
-    axes.set_title(shape.column.replace("_", " "), fontweight="bold", color=INK)
-    if not shape.labels:
-        axes.plot(shape.x, shape.y, color=FEDERATED, linewidth=1.6, marker="o", markersize=2.6)
-        axes.set_xlabel(shape.unit, fontsize=7)
-        return
-    places = range(len(shape.labels))
-    axes.vlines(places, 0, shape.y, color=FEDERATED, linewidth=1.2)
-    axes.plot(places, shape.y, color=FEDERATED, marker="o", markersize=3.6, linestyle="none")
-    long = len(shape.labels) > _LONG_LABELS
-    axes.set_xticks(list(places), list(shape.labels), rotation=60 if long else 0, ha="right" if long else "center", fontsize=6.5,
-                    rotation_mode="anchor" if long else "default")
-    axes.tick_params(axis="x", length=0)

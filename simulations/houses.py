@@ -15,6 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from federation.files import atomic_write, sync_folder
+from simulations.datasets import CONTACT, PROFILING
 from simulations.sites import HouseStyle
 
 CENTS = 100
@@ -82,6 +83,13 @@ BANK_NAMES: Mapping[HouseStyle, Mapping[str, str]] = {
     },
 }
 
+CATEGORY_NAMES: Mapping[HouseStyle, Mapping[str, Mapping[str, str]]] = {
+    "csv": {"contact": {"cellular": "mobile", "telephone": "landline"}},
+    "parquet": {},
+    "sqlite": {"marital": {"divorced": "D", "married": "M", "single": "S"}},
+}
+"""Where a house spells a contract's categories in its own way: contract column -> contract category -> own spelling."""
+
 LOG_NAMES: Mapping[HouseStyle, Mapping[str, str]] = {
     "csv": {"customer": "account", "day": "order_date", "amount": "total", "category": "category"},
     "parquet": {"customer": "shopper_id", "day": "purchased_on", "amount": "amount_cents", "category": "department"},
@@ -89,6 +97,7 @@ LOG_NAMES: Mapping[HouseStyle, Mapping[str, str]] = {
 }
 
 TABLE = "records"
+CONSENT = "consent"
 _CENT_COLUMNS = {"balance", "amount"}
 _FLAGS = ("default", "housing", "loan", "subscribed")
 
@@ -114,12 +123,17 @@ class House:
     consent: Path
 
 
-def write_house(folder: Path, style: HouseStyle, frame: pd.DataFrame, agreements: pd.DataFrame, names: Mapping[str, str]) -> House:
+def write_house(
+    folder: Path, style: HouseStyle, frame: pd.DataFrame, agreements: pd.DataFrame, names: Mapping[str, str]
+) -> House:
     """Write an institution's data and consent tables in its own style, each file atomically."""
     folder.mkdir(parents=True, exist_ok=True)
     used = {column: names[column] for column in frame.columns}
     cents = frozenset(_CENT_COLUMNS & set(used)) if style == "parquet" else frozenset()
     table = frame.copy()
+    for column, spelling in CATEGORY_NAMES[style].items():
+        if column in used:
+            table[column] = table[column].map(spelling)
     for column in cents:
         table[column] = (table[column] * CENTS).round().astype("Int64")
     if style == "csv":
@@ -132,8 +146,11 @@ def write_house(folder: Path, style: HouseStyle, frame: pd.DataFrame, agreements
 
 def _write_csv(folder: Path, table: pd.DataFrame, agreements: pd.DataFrame) -> tuple[Path, Path]:
     data, granted = folder / "records.csv", folder / "consent.csv"
+    answers = agreements.melt("customer", var_name="purpose", value_name="agreed").replace(
+        {"agreed": {True: "yes", False: "no"}}
+    )
     atomic_write(data, table.to_csv(index=False, sep=";", date_format="%Y-%m-%d").encode())
-    atomic_write(granted, agreements.to_csv(index=False, sep=";").encode())
+    atomic_write(granted, answers.to_csv(index=False, sep=";").encode())
     return data, granted
 
 
@@ -151,9 +168,11 @@ def _write_sqlite(folder: Path, table: pd.DataFrame, agreements: pd.DataFrame) -
     with tempfile.TemporaryDirectory(dir=folder, prefix=".part-") as part:
         temporary = Path(part) / path.name
         with closing(sqlite3.connect(temporary)) as connection:
-            dated = table.assign(**{name: table[name].dt.strftime("%Y-%m-%d") for name in table.select_dtypes("datetime").columns})
+            dated = table.assign(
+                **{name: table[name].dt.strftime("%Y-%m-%d") for name in table.select_dtypes("datetime").columns}
+            )
             dated.to_sql(TABLE, connection, index=False)
-            agreements.to_sql("consent", connection, index=False)
+            agreements.astype({PROFILING: int, CONTACT: int}).to_sql(CONSENT, connection, index=False)
             connection.commit()
         os.replace(temporary, path)
     sync_folder(folder)

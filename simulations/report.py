@@ -8,17 +8,21 @@ from markupsafe import Markup
 from federation.files import atomic_write
 from simulations import figures
 from simulations.results import DemoResult, Estimate, StudyResult
+from simulations.words import THIN, count, scientific, share, size
 
 TEMPLATES = Path(__file__).with_name("templates")
-_KIB = 1024
 
 
 def render(result: DemoResult) -> str:
     """Return the page as HTML."""
     environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    environment.filters.update(count=count, size=size, share=share, estimate=estimate, small=small)
+    environment.filters.update(count=count, size=size, share=share, estimate=estimate, scientific=scientific)
     page = environment.get_template("report.html.j2")
     return page.render(result=result, drawn={study.name: _drawn(study) for study in result.studies})
 
@@ -35,37 +39,13 @@ def _drawn(study: StudyResult) -> dict[str, Markup]:
         "curves": figures.curves(study),
         "gains": figures.gains(study),
         "budgets": figures.budgets(study),
-        "shapes": figures.shapes(study),
+        "shapes": figures.inline(study.shapes, f"{study.name}-shapes", "Shape functions") if study.shapes else "",
     }
-    return {name: Markup(picture) for name, picture in pictures.items()}  # noqa: S704 - matplotlib escapes its text
-
-
-def count(value: int) -> str:
-    """Write a count with thin spaces between thousands."""
-    return f"{value:,}".replace(",", "\u202f")
-
-
-def size(value: int) -> str:
-    """Write a number of bytes for a person."""
-    if value < _KIB:
-        return f"{value} bytes"
-    kib = value / _KIB
-    return f"{kib:.0f} KiB" if kib < _KIB else f"{kib / _KIB:.1f} MiB"
-
-
-def share(value: float) -> str:
-    """Write a share as a percentage."""
-    return f"{100 * value:.1f}\u202f%" if value < 0.1 else f"{100 * value:.0f}\u202f%"  # noqa: PLR2004 - one digit below ten per cent
-
-
-def small(value: float) -> str:
-    """Write a small number such as a delta: 5.0e-06 becomes 5.0 · 10⁻⁶."""
-    mantissa, _, exponent = f"{value:.1e}".partition("e")
-    return f"{mantissa}\u202f·\u202f10{str(int(exponent)).translate(str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
+    return {name: Markup(picture) for name, picture in pictures.items()}
 
 
 def estimate(value: Estimate) -> str:
     """Write an estimate with its interval, or say that it is uninformative."""
     if value.value is None or value.low is None or value.high is None:
         return "uninformative: too few positives for the noise"
-    return f"{value.value:.3f} (95\u202f% interval {value.low:.3f} to {value.high:.3f})"
+    return f"{value.value:.3f} (95{THIN}% interval {value.low:.3f} to {value.high:.3f})"

@@ -1,6 +1,7 @@
 """What the demo found, as plain values: the report and the closing table are drawn from these and from nothing else.
 
-True counts and exact AUCs are known here because the demo plays every party on one machine; in a federation no party sees them.
+True counts and exact AUCs are known here because the demo plays every party on one machine; in a federation no party
+sees them.
 """
 
 from dataclasses import dataclass
@@ -20,17 +21,26 @@ class Curve:
 
 @dataclass(frozen=True)
 class Budget:
-    """One institution's budget: epsilon granted over the budget's life at `delta`, and spent in each of the two accounts."""
+    """One institution's privacy budget, in epsilon at `delta`.
 
-    epsilon: float
+    Attributes
+    ----------
+    whole:
+        What its policy allows over the budget's period, in each of the two accounts.
+    granted:
+        What it granted the study.
+    training, holdout:
+        What its ledger says was spent in each account.
+    left:
+        The largest study that still fits, as the ledger's filter prices it: budgets do not simply subtract.
+    """
+
+    whole: float
+    granted: float
     delta: float
     training: float
     holdout: float
-
-    @property
-    def left(self) -> float:
-        """What is left of epsilon in the account that spent more; never below zero."""
-        return max(0.0, self.epsilon - max(self.training, self.holdout))
+    left: float
 
 
 @dataclass(frozen=True)
@@ -44,9 +54,12 @@ class SiteResult:
     declared:
         The size that the charter declares.
     alone, federated, pooled:
-        Exact AUC on its held-out customers: of its own model without privacy, of the federation's, of the reference on pooled data.
+        Exact AUC on its held-out customers: of its own model without privacy, of the federation's, of the reference on
+        pooled data.
     lift:
         Share of positives among its best-scored tenth over its base rate, federated model.
+    margin:
+        How far chance moves the gain on so many held-out customers (half of a 95% interval, DeLong, paired).
     consent:
         Share of its customers who agreed to profiling (simulated).
     """
@@ -62,28 +75,12 @@ class SiteResult:
     federated: float
     pooled: float
     lift: float
+    margin: float
 
     @property
     def gain(self) -> float:
         """Federated AUC minus the AUC of the institution's own model."""
         return self.federated - self.alone
-
-
-@dataclass(frozen=True)
-class Shape:
-    """The fitted effect of one column: what it adds to the log-odds, at knots (`x`) or for categories (`labels`)."""
-
-    column: str
-    meaning: str
-    unit: str
-    x: tuple[float, ...]
-    labels: tuple[str, ...]
-    y: tuple[float, ...]
-
-    @property
-    def reach(self) -> float:
-        """Largest minus smallest effect, in log-odds."""
-        return max(self.y) - min(self.y)
 
 
 @dataclass(frozen=True)
@@ -124,6 +121,10 @@ class StudyResult:
         What was predicted and how, in a sentence or two.
     roc, lift, calibration:
         Curves over all held-out customers together.
+    names:
+        The head of one name list; None when no institution adopted the model.
+    shapes:
+        The model's shape functions as one SVG element; empty where the model has none.
     card:
         The model card as (heading, text).
     sent, received:
@@ -145,8 +146,8 @@ class StudyResult:
     lift: tuple[Curve, ...]
     calibration: tuple[Curve, ...]
     released_auc: Estimate
-    shapes: tuple[Shape, ...]
-    names: NameList
+    shapes: str
+    names: NameList | None
     card: tuple[tuple[str, str], ...]
 
     @property
@@ -170,30 +171,35 @@ class StudyResult:
         return sum(values) / len(values)
 
     def verdict(self) -> str:
-        """Say in a sentence or two whom federating helped, and whom it did not."""
+        """Say in a few sentences whom federating helped, whom it did not, and what privacy cost on average."""
+        many = len(self.sites)
         told = [
-            _told(self.helped, "gained", f"by {_change(self.helped)} of AUC"),
-            _told(self.unchanged, "saw next to no change", ""),
-            _told(self.not_helped, "would have done better with a model of their own", f"by {_change(self.not_helped)}"),
+            _told(self.helped, many, "gained {by} of AUC"),
+            _told(self.unchanged, many, "saw next to no change"),
+            _told(self.not_helped, many, "would have done better with a model of their own, by {by}"),
         ]
-        text = "; ".join(part for part in told if part)
+        clear = sum(abs(site.gain) > site.margin for site in self.sites)
+        told.append(
+            f"{_number(clear)} of these {many} changes {'is' if clear == 1 else 'are'} larger than chance explains "
+            "on so many held-out customers."
+        )
         price = self.mean("pooled") - self.mean("federated")
         against = f"{price:.3f} below" if price > 0 else f"{-price:.3f} above"
-        return f"{text}. On average the federated model stands {against} the reference that pools all records without privacy."
+        told.append(f"On average the federated AUC is {against} the reference that pools all records without privacy.")
+        return " ".join(part for part in told if part)
 
 
-def _told(sites: tuple[SiteResult, ...], verb: str, by: str) -> str:
+def _number(count: int) -> str:
+    return "None" if count == 0 else str(count)
+
+
+def _told(sites: tuple[SiteResult, ...], many: int, what: str) -> str:
     if not sites:
         return ""
-    names = ", ".join(site.title for site in sites)
-    return f"{len(sites)} {verb}{' ' + by if by else ''} ({names})"
-
-
-def _change(sites: tuple[SiteResult, ...]) -> str:
     changes = sorted(abs(site.gain) for site in sites)
-    if not changes:
-        return ""
-    return f"{changes[0]:.3f}" if len(changes) == 1 else f"{changes[0]:.3f} to {changes[-1]:.3f}"
+    by = f"{changes[0]:.3f}" if len(changes) == 1 else f"{changes[0]:.3f} to {changes[-1]:.3f}"
+    names = "" if len(sites) == many else f" ({', '.join(site.title for site in sites)})"
+    return f"{'All' if len(sites) == many else len(sites)} of {many} {what.format(by=by)}{names}."
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """The Merkle tree over the ledger's entries (RFC 6962, section 2.1), grown leaf by leaf in O(log n).
 
-`MTH({}) = SHA-256()`, `MTH({d}) = SHA-256(0x00 || d)`, and for n > 1 leaves `MTH = SHA-256(0x01 || MTH(left) || MTH(right))`, where
-the left part holds the largest power of two below n. A frontier is the roots of the perfect subtrees that n leaves
-fall into, largest first: one for each bit that is set in n.
+`MTH({}) = SHA-256()`, `MTH({d}) = SHA-256(0x00 || d)`, and for n > 1 leaves `MTH = SHA-256(0x01 || MTH(left) ||
+MTH(right))`, where the left part holds the largest power of two below n. A frontier is the roots of the perfect
+subtrees that n leaves fall into, largest first: one for each bit that is set in n.
 """
 
 import hashlib

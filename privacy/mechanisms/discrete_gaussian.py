@@ -1,14 +1,14 @@
 """The discrete Gaussian N_Z(0, sigma^2): P(x) proportional to exp(-x^2 / (2 sigma^2)) on the integers.
 
-`DiscreteGaussian` draws from a cumulative table of 128 bits, fast; `rejection_sample` is the exact sampler of Canonne, Kamath
-and Steinke (2020, The Discrete Gaussian for Differential Privacy), slow, on integers alone, to check it against.
+`DiscreteGaussian` draws from a cumulative table of 128 bits, fast; `rejection_sample` is the exact sampler of
+Canonne, Kamath and Steinke (2020, The Discrete Gaussian for Differential Privacy), slow, on integers alone, to check
+it against.
 """
 
 import math
 from fractions import Fraction
-from functools import lru_cache
 
-import mpmath  # type: ignore[import-untyped]
+import mpmath
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,9 +25,9 @@ _WORD = (1 << 64) - 1
 class DiscreteGaussian:
     """Table sampler of N_Z(0, sigma^2).
 
-    A uniform integer of 128 bits is looked up in the cumulative probabilities, each rounded to a multiple of 2^-128. The high 64
-    bits decide nearly always; the low ones are drawn only when the high ones equal those of a table entry, which gives the same
-    law.
+    A uniform integer of 128 bits is looked up in the cumulative probabilities, each rounded to a multiple of 2^-128.
+    The high 64 bits decide nearly always; the low ones are drawn only when the high ones equal those of a table
+    entry, which gives the same law.
 
     Parameters
     ----------
@@ -39,8 +39,8 @@ class DiscreteGaussian:
     bound:
         Largest absolute value that can be drawn.
     error:
-        Bound of the total variation distance of one draw from N_Z(0, sigma^2): k draws add at most k * (1 + e^epsilon) * error to
-        delta.
+        Bound of the total variation distance of one draw from N_Z(0, sigma^2): k draws add at most k * (1 +
+        e^epsilon) * error to delta.
 
     Raises
     ------
@@ -70,12 +70,13 @@ class DiscreteGaussian:
         last = first | ((np.uint64(1) << self._shift) - np.uint64(1))
         below = np.searchsorted(self._high, first, side="left")
         settled = below == np.searchsorted(self._high, last, side="right")
-        return np.where(settled, below, -1).astype(np.int32)
+        below[~settled] = -1
+        return below.astype(np.int32)
 
     def sample(self, n: int, source: RandomSource) -> NDArray[np.int64]:
         """Return `n` independent draws, shape (n,), int64."""
         high = source.integers64(n)
-        index = self._guide[high >> self._shift].astype(np.int64)
+        index: NDArray[np.int64] = self._guide[high >> self._shift].astype(np.int64)
         open_ = np.flatnonzero(index < 0)
         if open_.size:
             index[open_] = self._search(high[open_], source)
@@ -92,22 +93,19 @@ class DiscreteGaussian:
         return first.astype(np.int64)
 
 
-@lru_cache(maxsize=16)
-def discrete_gaussian(sigma: float) -> DiscreteGaussian:
-    """Return the sampler of N_Z(0, sigma^2), building its table once. Raises as `DiscreteGaussian`."""
-    return DiscreteGaussian(sigma)
-
-
 def table_bound(sigma: float) -> int:
-    """Return the smallest B with P(|x| > B) <= 2^-128, by P(|x| >= m) <= 2 exp(-m^2 / (2 sigma^2)) (sub-Gaussian; Canonne et al.)."""
+    """Return a B with P(|x| > B) <= 2^-128.
+
+    The law is sub-Gaussian (Canonne, Kamath and Steinke 2020): P(|x| >= m) <= 2 exp(-m^2 / (2 sigma^2)).
+    """
     return math.ceil(sigma * math.sqrt(2.0 * math.log(2.0) * (TABLE_BITS + 1.01)))
 
 
 def cumulative_table(sigma: float) -> list[int]:
     """Return floor(2^128 P(X <= x)) for x = -B, ..., B - 1, where X is N_Z(0, sigma^2) cut to [-B, B].
 
-    The weights follow w(x+1) = w(x) r(x), r(x+1) = r(x) e^(-1/sigma^2) in 512-bit fixed point, so that every entry is within one
-    unit of the exact value.
+    The weights follow w(x+1) = w(x) r(x), r(x+1) = r(x) e^(-1/sigma^2) in 512-bit fixed point, so that every entry is
+    within one unit of the exact value.
     """
     bound = table_bound(sigma)
     weights = _weights(sigma, bound)
@@ -135,7 +133,8 @@ def _weights(sigma: float, bound: int) -> list[int]:
 
 
 def rejection_sample(sigma_squared: Fraction, n: int, source: RandomSource) -> list[int]:
-    """Return `n` exact draws of N_Z(0, sigma^2): Algorithm 3 of Canonne, Kamath and Steinke (2020); about 10^4 a second.
+    """Return `n` exact draws of N_Z(0, sigma^2): Algorithm 3 of Canonne, Kamath and Steinke (2020); about 10^4 a
+    second.
 
     Parameters
     ----------

@@ -7,7 +7,17 @@ from hypothesis.extra.numpy import array_shapes, arrays
 
 from federation.encoding import sha256_hex
 from federation.errors import DocumentError, IntegrityError
-from federation.messages import RECORD, Grant, Hello, TrainRelease, dump_tensors, pack, read_tensors, signature_of, unpack
+from federation.messages import (
+    RECORD,
+    Grant,
+    Hello,
+    TrainRelease,
+    dump_tensors,
+    pack,
+    read_tensors,
+    signature_of,
+    unpack,
+)
 from federation.signing import public_hex
 
 from .conftest import key_of

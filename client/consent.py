@@ -1,0 +1,54 @@
+"""Consent: which customers agreed to a purpose. Anything but a clear yes, in every row about it, is a no."""
+
+# ruff: noqa: S608 - every name and value in a query is quoted by client.sql
+
+from client.config import Consent, ConsentRows, NodeConfig
+from client.sources import Session
+from client.sql import Field, literal
+from client.validation import Findings
+
+CONSENTED = "consented"
+"""Name of the table of customers who agreed, column `customer` (text)."""
+
+
+def attach_consent(session: Session, node: NodeConfig, purpose: str, findings: Findings) -> None:
+    """Create the table `consented` for a purpose; join with it before anything else is read.
+
+    No consent table, or a purpose that it does not know, is the fault CSL-C113: silence is not consent.
+    """
+    consent = node.consent
+    if consent is None:
+        findings.fault("CSL-C113", "consent", "node.yaml maps no consent table, so nobody has agreed to anything")
+        return
+    if not isinstance(consent, ConsentRows) and purpose not in consent.purposes:
+        findings.fault("CSL-C113", "consent", f'node.yaml maps no consent column for the purpose "{purpose}"')
+        return
+    before = len(findings.of("fault"))
+    relation = session.attach("consent", consent.source, _columns(consent, purpose), findings)
+    if len(findings.of("fault")) > before:
+        return
+    customer, granted, where = _expressions(consent, purpose, relation.fields)
+    session.run(
+        f"CREATE TEMP TABLE {CONSENTED} AS SELECT customer FROM (SELECT {customer} AS customer, "
+        f"coalesce(lower({granted}) IN ({_spellings(consent.yes)}), false) AS agreed "
+        f"FROM {relation.name} WHERE {where}) "
+        "WHERE customer IS NOT NULL GROUP BY customer HAVING bool_and(agreed)"
+    )
+
+
+def _columns(consent: Consent, purpose: str) -> list[str]:
+    if isinstance(consent, ConsentRows):
+        return [consent.customer, consent.purpose, consent.granted]
+    return [consent.customer, consent.purposes[purpose]]
+
+
+def _expressions(consent: Consent, purpose: str, fields: dict[str, Field]) -> tuple[str, str, str]:
+    customer = fields[consent.customer].text
+    if isinstance(consent, ConsentRows):
+        own = consent.names.get(purpose, purpose)
+        return customer, fields[consent.granted].text, f"{fields[consent.purpose].text} = {literal(own)}"
+    return customer, fields[consent.purposes[purpose]].text, "true"
+
+
+def _spellings(yes: tuple[str, ...]) -> str:
+    return ", ".join(literal(text.lower()) for text in yes) or "NULL"

@@ -1,0 +1,160 @@
+"""The group `consilience node`: what an institution's data engineer and marketing analyst do at home."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from client.check import check, show
+from client.config import load_node
+from client.finish import Decision
+from client.home import Home
+from client.install import install
+from client.studies import OpenStudy, Studies
+from federation.document import load_yaml
+from federation.errors import DataError, StorageError
+from privacy.keys import passphrase_from_file, read_public
+from privacy.ledger import LedgerReader
+from privacy.policy import Policy
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="For institutions. A vault lives in one folder, its HOME: charter, contracts, policy.yaml, node.yaml, keys, ledger, "
+    "name lists. Begin with `init`, write node.yaml and policy.yaml, then `check`.",
+)
+HomeArgument = Annotated[Path, typer.Argument(help="The vault's home folder.", exists=True, file_okay=False)]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a machine.")]
+
+
+@app.command()
+def init(
+    home: Annotated[Path, typer.Argument(help="The folder to make.")],
+    member: Annotated[str, typer.Option(help="The identifier that the charter will name, such as bank_north.")],
+    passphrase_file: Annotated[Path, typer.Option(help="A file (0600) that holds the passphrase for the keys.")],
+) -> None:
+    """Make a vault's folders, keys and ledger. Prints the public key, which goes into the charter; the private one never leaves."""
+    key = install(Home(home), member, passphrase_from_file(passphrase_file))
+    typer.echo(f"Made {home}. Public key of {member}: {key}")
+    typer.echo(
+        "Next: install charter.json, charter.digest and contracts/, write policy.yaml and node.yaml, then `consilience node check`."
+    )
+
+
+@app.command("check")
+def check_command(
+    home: HomeArgument,
+    contract: Annotated[str | None, typer.Option(help="Only this contract; all that node.yaml maps otherwise.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Try mapping, consent and contract on your own tables, without releasing anything.
+
+    Shows rows, violations with counts, shares missing and clipped: at this institution only. Exit code 4 when a study could not be served.
+    """
+    place = Home(home)
+    charter, node = place.charter(), load_node(place.node_file)
+    policy = load_yaml(place.policy_file, Policy)
+    reports = []
+    for name in [contract] if contract else sorted(node.contracts):
+        declaration = charter.member(node.member).declaration(name)
+        if declaration is None:
+            raise DataError(
+                "CSL-C601", f"The charter has no declaration of {node.member} for {name}.", "Declare the cohort first."
+            )
+        consents = sorted({rule.consent for rule in policy.purposes})
+        reports.append(check(node, place.contract(charter, name), declaration, consents, policy.contact_consent))
+    if as_json:
+        typer.echo(json.dumps([report.as_dict() for report in reports]))
+    else:
+        for report in reports:
+            show(report, Console())
+    if not all(report.ok for report in reports):
+        raise DataError(
+            "CSL-C602",
+            "A study could not be served from these tables.",
+            "Correct what is listed above, and check again.",
+        )
+
+
+@app.command()
+def status(home: HomeArgument, as_json: JsonOption = False) -> None:
+    """Show the vault's charter, policy, studies, and the models that it decided upon."""
+    place = Home(home)
+    with LedgerReader.read(place.ledger_file, read_public(place.identity_key)) as ledger:
+        policy = ledger.policy()
+        studies = [_study_row(study, ledger, place) for study in _open_studies(place)]
+    summary = {
+        "member": load_node(place.node_file).member,
+        "charter": place.charter().digest(),
+        "policy": None if policy is None else {"version": policy.version, "expires": policy.expires.isoformat()},
+        "studies": studies,
+    }
+    if as_json:
+        typer.echo(json.dumps(summary))
+        return
+    console = Console()
+    console.print(f"[bold]{summary['member']}[/bold]  charter {str(summary['charter'])[:16]}…")
+    console.print(
+        "No policy in force." if policy is None else f"Policy version {policy.version}, until {policy.expires}."
+    )
+    table = Table("study", "rounds released", "ε granted", "model", "on the list")
+    for row in studies:
+        table.add_row(
+            str(row["study"]),
+            f"{row['released']} of {row['rounds']}",
+            f"{row['epsilon']:g}",
+            str(row["model"]),
+            str(row["listed"]),
+        )
+    console.print(table)
+
+
+@app.command()
+def names(
+    home: HomeArgument,
+    study: Annotated[str | None, typer.Option(help="The study's name; the newest list otherwise.")] = None,
+    top: Annotated[int, typer.Option(min=1, help="How many lines to show.")] = 10,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the head of a name list: whom to approach, how likely, and why. It never leaves the institution."""
+    found = sorted(Home(home).folder("lists").glob(f"{study or '*'}-*.csv"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise StorageError(
+            "CSL-C603",
+            "There is no name list yet.",
+            "A list is written when a study ends; see `consilience node status`.",
+        )
+    with found[-1].open(newline="", encoding="utf-8") as handle:
+        rows = [row for row, _ in zip(csv.DictReader(handle), range(top), strict=False)]
+    if as_json:
+        typer.echo(json.dumps({"file": str(found[-1]), "rows": rows}))
+        return
+    table = Table("customer", "score", "decile", "reasons", title=found[-1].name, show_lines=True)
+    for row in rows:
+        reasons = "\n".join(row[name] for name in ("reason_1", "reason_2", "reason_3") if row[name])
+        table.add_row(row["customer"], f"{float(row['score']):.3f}", row["decile"], reasons)
+    Console().print(table)
+
+
+def _open_studies(home: Home) -> list[OpenStudy]:
+    folder = home.folder("studies")
+    studies = Studies(folder)
+    return [studies.find(path.stem) for path in sorted(folder.glob("*.json")) if "." not in path.stem]
+
+
+def _study_row(study: OpenStudy, ledger: LedgerReader, home: Home) -> dict[str, object]:
+    reservation = ledger.reservation(study.rid)
+    path = home.folder("models") / f"{study.rid}.decision.json"
+    decision = Decision.model_validate_json(path.read_bytes()) if path.exists() else None
+    return {
+        "study": study.spec.draft.name,
+        "rid": study.rid,
+        "rounds": study.spec.training.rounds,
+        "released": 0 if reservation is None else reservation.released.get("training", 0),
+        "epsilon": study.grant.epsilon,
+        "model": "none yet" if decision is None else ("in use" if decision.adoption.adopted else "not adopted"),
+        "listed": None if decision is None else decision.listed,
+    }

@@ -1,0 +1,61 @@
+"""The coordinator's Flower ServerApp. Its run configuration says where its home folder lies and which study to run:
+
+`coordinator-home` (a folder), `study` (a file under `studies/`, without .yaml), `passphrase-file` (opens the coordinator's key) or
+`allow-plain-key`, and `roster-seconds` (how long to wait for the members).
+"""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from federation.errors import DocumentError, StorageError
+from server.coordinator import ROSTER_SECONDS, run_study
+from server.events import Event, OnEvent
+from server.home import CoordinatorHome
+from server.recipe import StandardRecipe
+
+logger = logging.getLogger("consilience.coordinator")
+
+
+def log_event(event: Event) -> None:
+    """Write an event to the log; every field of it is public."""
+    logger.info("%s", event)
+
+
+def build_app(on_event: OnEvent = log_event) -> ServerApp:
+    """Return a ServerApp that runs the study its run configuration names, and tells `on_event` of every step."""
+    server_app = ServerApp()
+
+    @server_app.main()
+    def main(grid: Grid, context: Context) -> None:
+        config = context.run_config
+        home = CoordinatorHome(Path(_text(config, "coordinator-home")))
+        draft = home.draft(_text(config, "study"))
+        office = home.office(draft.contract, _passphrase(config), bool(config.get("allow-plain-key", False)))
+        seconds = float(config.get("roster-seconds", ROSTER_SECONDS))
+        run_study(grid, draft, office, StandardRecipe(), on_event=on_event, roster_seconds=seconds)
+
+    return server_app
+
+
+def _text(config: Mapping[str, object], name: str) -> str:
+    value = config.get(name)
+    if not isinstance(value, str) or not value:
+        raise DocumentError("CSL-S105", f"The run configuration does not say {name}.", f"Give it: flwr run --run-config '{name}=\"...\"'.")
+    return value
+
+
+def _passphrase(config: Mapping[str, object]) -> bytes | None:
+    path = config.get("passphrase-file")
+    if not isinstance(path, str) or not path:
+        return None
+    try:
+        return Path(path).read_bytes().strip()
+    except OSError as error:
+        raise StorageError("CSL-S106", f"{path} cannot be read: {error.strerror}.", "Check the path and its rights.") from error
+
+
+app = build_app()

@@ -1,0 +1,98 @@
+"""The checkpoint: one file that holds everything a study needs to go on after the coordinator was interrupted.
+
+The file is safetensors; its one metadata entry `progress` is the canonical JSON of `Progress`, and `sha256` inside it is the digest of the
+tensors, so that a damaged file is noticed. It is replaced atomically after every round.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import Field
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from federation.contract import Name
+from federation.document import Document
+from federation.encoding import sha256_hex
+from federation.errors import ConsilienceError, StorageError
+from federation.files import atomic_write
+from federation.messages import dump_tensors
+from federation.signing import Hex32, Signature
+from federation.study import StudySpec
+from server.grants import SignedGrant
+from server.optimizer import ServerState
+
+Stage = Literal["signed", "granted", "evaluated"]
+Count = Annotated[int, Field(ge=0)]
+
+
+class Attendance(Document):
+    """In how many rounds a member's release was used."""
+
+    member: Name
+    rounds: Count
+
+
+class Scores(Document):
+    """One member's released histogram: noisy counts [2, bins], and the noise's standard deviation from its grant."""
+
+    member: Name
+    counts: tuple[tuple[int, ...], tuple[int, ...]]
+    sigma: Annotated[float, Field(ge=0)]
+
+
+class Progress(Document):
+    """How far a study has come: `stage` is the last step that is done, `round` the last round that is aggregated."""
+
+    spec: StudySpec
+    signature: Signature
+    stage: Stage
+    grants: tuple[SignedGrant, ...] = ()
+    round: Count = 0
+    averaged: Count = 0
+    fewest: Count = 0
+    attendance: tuple[Attendance, ...] = ()
+    edges: tuple[float, ...] = ()
+    scores: tuple[Scores, ...] = ()
+    sha256: Hex32 | None = None
+
+
+def save_checkpoint(path: Path, progress: Progress, state: ServerState) -> None:
+    """Replace the checkpoint; a reader sees the old one or the new one, whole.
+
+    Raises
+    ------
+    StorageError
+        CSL-F301 when it cannot be written; the old one stays.
+    """
+    tensors = state.tensors()
+    sealed = progress.model_copy(update={"averaged": state.averaged, "sha256": sha256_hex(dump_tensors(tensors))})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ordered = {name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}
+    atomic_write(path, save(ordered, metadata={"progress": sealed.canonical().decode()}), mode=0o600)
+
+
+def load_checkpoint(path: Path) -> tuple[Progress, ServerState] | None:
+    """Return what a checkpoint holds, or None where there is none.
+
+    Raises
+    ------
+    StorageError
+        CSL-S401 when it is damaged or of another release.
+    """
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, framework="numpy") as handle:
+            progress = Progress.from_canonical((handle.metadata() or {})["progress"].encode())
+            tensors = {name: handle.get_tensor(name) for name in handle.keys()}
+        if progress.sha256 != sha256_hex(dump_tensors(tensors)):
+            raise ValueError("the digest differs")
+        return progress, ServerState.from_tensors(tensors, progress.averaged)
+    except (SafetensorError, OSError, KeyError, ValueError, ConsilienceError) as error:
+        raise StorageError(
+            "CSL-S401",
+            f"The checkpoint {path} is damaged or of another release.",
+            "Restore it from a backup; or delete it and start the study anew, which costs every vault its budget once more.",
+        ) from error

@@ -1,0 +1,94 @@
+"""From a draft that a person wrote to a signed study: every open number is derived from public quantities."""
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from federation.charter import Charter
+from federation.contract import FeatureContract
+from federation.document import Document
+from federation.errors import DocumentError
+from federation.signing import Signature, sign
+from federation.study import CONTEXT, HashHoldout, PositionHoldout, StudyDraft, StudySpec, Training
+
+
+class SignedStudy(Document):
+    """A planned study with the coordinator's signature."""
+
+    spec: StudySpec
+    signature: Signature
+
+
+def declared_sizes(charter: Charter, contract: str) -> dict[str, int]:
+    """Return member -> declared number of customers, for the members that take part in a contract."""
+    found = {member.id: member.declaration(contract) for member in charter.members}
+    return {member: declaration.size for member, declaration in found.items() if declaration is not None}
+
+
+def problems_of(draft: StudyDraft, charter: Charter, contract: FeatureContract) -> list[str]:
+    """Return everything that keeps a draft from being a study under this charter, in words; empty when nothing does."""
+    problems = []
+    pinned = charter.contract_digest(draft.contract)
+    sizes = declared_sizes(charter, draft.contract)
+    if pinned is None:
+        problems.append(f"contract: the charter pins no contract called {draft.contract}")
+    elif pinned != contract.digest():
+        problems.append(f"contract: {draft.contract} is not the version that the charter pins")
+    if contract.name != draft.contract:
+        problems.append(f"contract: the file is for {contract.name}, the draft for {draft.contract}")
+    if len(sizes) < draft.min_partners:
+        problems.append(
+            f"min_partners: {draft.min_partners} are needed, and {len(sizes)} members declare customers for {draft.contract}"
+        )
+    problems += _holdout_problems(draft, charter, contract)
+    return problems
+
+
+def _holdout_problems(draft: StudyDraft, charter: Charter, contract: FeatureContract) -> list[str]:
+    if isinstance(draft.holdout, PositionHoldout) and contract.source == "transactions":
+        return ["holdout: customers of a transaction log have no fixed position; hold out by hash"]
+    if isinstance(draft.holdout, HashHoldout) and draft.holdout.share > 0.5:
+        return ["holdout: more than half of the customers would be held out"]
+    if contract.source == "transactions":
+        windowless = [
+            member.id for member in charter.members if (item := member.declaration(contract.name)) is not None and item.as_of is None
+        ]
+        if windowless:
+            return [f"holdout: no as-of date is declared by {', '.join(windowless)}"]
+    return []
+
+
+def check_draft(draft: StudyDraft, charter: Charter, contract: FeatureContract) -> None:
+    """Refuse a draft that cannot be a study under this charter.
+
+    Raises
+    ------
+    DocumentError
+        CSL-S101 with every problem at once.
+    """
+    problems = problems_of(draft, charter, contract)
+    if problems:
+        listing = "\n".join(f"  {problem}" for problem in problems)
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        raise DocumentError("CSL-S101", f"The study {draft.name} has {count}:\n{listing}\n", "Correct the draft or the charter.")
+
+
+def sign_study(
+    draft: StudyDraft, charter: Charter, contract: FeatureContract, training: Training, nonce: str, key: Ed25519PrivateKey
+) -> SignedStudy:
+    """Return the study, planned and signed by the coordinator.
+
+    Parameters
+    ----------
+    training:
+        The plan of the training, from the recipe.
+    nonce:
+        32 hexadecimal digits, fresh for every study, so that the same draft twice is two studies.
+    """
+    spec = StudySpec(
+        draft=draft,
+        federation=charter.federation,
+        charter=charter.digest(),
+        contract_digest=contract.digest(),
+        training=training,
+        nonce=nonce,
+    )
+    return SignedStudy(spec=spec, signature=sign(key, CONTEXT, spec))

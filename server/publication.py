@@ -1,0 +1,52 @@
+"""From a finished study to its model card."""
+
+import numpy as np
+
+from federation.charter import Charter
+from server.card import MemberMetrics, ModelCard, Participant
+from server.checkpoint import Progress, Scores
+from server.evaluation import Histogram, add, measure
+from server.grants import SignedGrant
+from server.registry import model_name
+
+
+def make_card(progress: Progress, charter: Charter, model: str) -> ModelCard:
+    """Return the card of a study that is evaluated; `model` is the SHA-256 of the weights' bytes."""
+    spec = progress.spec
+    rounds = {item.member: item.rounds for item in progress.attendance}
+    evaluated = {item.member for item in progress.scores}
+    return ModelCard(
+        name=model_name(spec.draft.name, spec.digest()),
+        spec=spec,
+        study=spec.digest(),
+        charter=spec.charter,
+        federation=spec.federation,
+        model=model,
+        rounds=progress.round,
+        fewest_partners=progress.fewest,
+        participants=tuple(_participant(item, charter, rounds, evaluated) for item in progress.grants),
+        edges=progress.edges,
+        overall=measure(add([_histogram(item) for item in progress.scores]), progress.edges),
+        members=tuple(
+            MemberMetrics(member=item.member, metrics=measure(_histogram(item), progress.edges)) for item in progress.scores
+        ),
+    )
+
+
+def _histogram(scores: Scores) -> Histogram:
+    return Histogram(counts=np.asarray(scores.counts, dtype=np.float64), sigma=scores.sigma)
+
+
+def _participant(signed: SignedGrant, charter: Charter, rounds: dict[str, int], evaluated: set[str]) -> Participant:
+    grant = signed.grant
+    return Participant(
+        member=grant.member,
+        title=charter.member(grant.member).title,
+        declared_size=grant.declared_size,
+        rounds=rounds[grant.member],
+        evaluated=grant.member in evaluated,
+        epsilon=grant.epsilon,
+        delta=grant.delta,
+        noise_multiplier=grant.noise_multiplier,
+        histogram_sigma=grant.histogram_sigma,
+    )

@@ -1,0 +1,121 @@
+"""Exact figures that only a simulation can compute: it plays every party at once.
+
+None of this is part of a federation. A report that shows these figures says that no party would see them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from federation.basis import Basis
+from numpy.typing import NDArray
+from scipy.special import expit
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score, roc_curve
+
+from client.calibration import calibrate
+from client.cohort import Cohort, load_cohort, split
+from client.config import NodeConfig
+from federation.charter import Declaration
+from federation.contract import FeatureContract
+from federation.study import HashHoldout, PositionHoldout
+from simulations.results import Curve
+
+Floats = NDArray[np.float64]
+
+TOP_SHARE = 0.1
+_CURVE_POINTS = 81
+_LIFT_POINTS = 50
+_BINS = 10
+_MAX_ITERATIONS = 5_000
+
+
+@dataclass(frozen=True)
+class Truth:
+    """One institution's consenting customers, encoded: float32 [n, width] and labels [n], to train on and held out."""
+
+    training: NDArray[np.float32]
+    training_labels: Floats
+    heldout: NDArray[np.float32]
+    heldout_labels: Floats
+    cohort: Cohort
+
+
+def truth_of(
+    node: NodeConfig,
+    contract: FeatureContract,
+    declaration: Declaration,
+    consent: str,
+    holdout: HashHoldout | PositionHoldout,
+    key: bytes,
+    kind: str,
+) -> Truth:
+    """Read one institution's data as its vault does; `kind` names the encoding, additive or logistic."""
+    cohort, _ = load_cohort(node, contract, declaration, consent, "learn")
+    learning, heldout = split(cohort, holdout, key)
+    basis = Basis.of(contract, kind)
+    assert learning.label is not None and heldout.label is not None
+    return Truth(basis.encode(learning.columns), learning.label, basis.encode(heldout.columns), heldout.label, heldout)
+
+
+def fit(parts: Sequence[Truth]) -> LogisticRegression:
+    """Fit scikit-learn's logistic regression (C = 1) without privacy on all these institutions' records together."""
+    x = np.concatenate([part.training for part in parts])
+    y = np.concatenate([part.training_labels for part in parts])
+    return LogisticRegression(C=1.0, max_iter=_MAX_ITERATIONS).fit(x, y)
+
+
+def logits(model: LogisticRegression, encoded: NDArray[np.float32]) -> Floats:
+    """Return a fitted regression's logits, float64 [n]."""
+    return np.asarray(model.decision_function(encoded), dtype=np.float64)
+
+
+def auc(labels: Floats, scores: Floats) -> float:
+    """Return the exact area under the ROC curve, ties counting one half."""
+    return float(roc_auc_score(labels, scores))
+
+
+def lift(labels: Floats, scores: Floats, share: float = TOP_SHARE) -> float:
+    """Return the share of positives among the best-scored `share` of customers, over that among all."""
+    chosen = np.argsort(-scores, kind="stable")[: max(1, round(share * len(scores)))]
+    return float(labels[chosen].mean() / labels.mean())
+
+
+def roc(role: str, labels: Floats, scores: Floats) -> Curve:
+    """Return the ROC curve, thinned to a grid."""
+    false, true, _ = roc_curve(labels, scores)
+    grid = np.linspace(0.0, 1.0, _CURVE_POINTS)
+    return _curve(role, grid, np.interp(grid, false, true))
+
+
+def lift_curve(role: str, labels: Floats, scores: Floats) -> Curve:
+    """Return the lift of the best-scored share of customers, for shares from 2% to all."""
+    hits = np.cumsum(labels[np.argsort(-scores, kind="stable")])
+    shares = np.arange(1, _LIFT_POINTS + 1) / _LIFT_POINTS
+    counts = np.maximum(1, np.round(shares * len(labels)).astype(np.int64))
+    return _curve(role, counts / len(labels), hits[counts - 1] / counts / labels.mean())
+
+
+def calibration_curve(role: str, labels: Floats, probabilities: Floats) -> Curve:
+    """Return mean predicted and observed in ten bins of equal counts."""
+    parts = [part for part in np.array_split(np.argsort(probabilities, kind="stable"), _BINS) if len(part)]
+    return _curve(role, np.array([probabilities[p].mean() for p in parts]), np.array([labels[p].mean() for p in parts]))
+
+
+def probability(logit: Floats) -> Floats:
+    """Return the logistic function."""
+    result: Floats = expit(logit)
+    return result
+
+
+def calibrated_at_home(logit: Floats, labels: Floats) -> Floats:
+    """Return probabilities as an institution calibrates them: each half by what was fitted on the other."""
+    result = np.empty_like(logit)
+    half = np.arange(len(logit)) % 2 == 0
+    for judged in (half, ~half):
+        result[judged] = calibrate(logit[~judged], labels[~judged]).probability(logit[judged])
+    return result
+
+
+def _curve(role: str, x: Floats, y: Floats) -> Curve:
+    return Curve(role, tuple(float(v) for v in x), tuple(float(v) for v in y))

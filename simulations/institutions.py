@@ -1,0 +1,279 @@
+"""Found a federation on one machine: every institution gets a home folder of its own, with keys, charter, policy and its own tables.
+
+For simulations: keys are not sealed by a passphrase, and one process holds them all. Nothing else differs from a real
+node's home.
+"""
+
+import json
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pandas as pd
+import yaml
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from pydantic import TypeAdapter
+
+from client.config import Consent, Mapping, NodeConfig
+from client.home import Home
+from client.install import install
+from federation.charter import Charter, Declaration, Member, PinnedContract, SealedCharter, seal
+from federation.contract import FeatureContract, NumericColumn
+from federation.document import Document, load_yaml
+from federation.errors import StorageError
+from federation.files import atomic_write
+from federation.signing import public_hex
+from federation.study import Holdout, StudyDraft
+from privacy.keys import create_identity, load_identity
+from privacy.policy import Policy
+from simulations.datasets import CONTACT, PROFILING, consent
+from simulations.houses import BANK_NAMES, CATEGORY_NAMES, CONSENT, LOG_NAMES, TABLE, House, write_house
+from simulations.sites import TEST_POSITION, Site
+
+MARKER = "made-by-simulate"
+FEDERATION = "demo"
+TABLES = "tables"
+PERIOD_DAYS = 365
+PERIOD_SHARE = 1.25
+LIFE_SHARE = 2.0
+SMALLEST_COHORT = 500
+SMALLEST_PARTNERS = 3
+_CURRENCY = "USD"
+
+
+@dataclass(frozen=True)
+class Founding:
+    """One institution to be founded: who it is, its rows, and the contract that they serve."""
+
+    site: Site
+    rows: pd.DataFrame
+    contract: FeatureContract
+    draft: StudyDraft
+
+
+@dataclass(frozen=True)
+class Federation:
+    """A federation on one machine: the root folder, each institution's home by member id, and the coordinator's side."""
+
+    root: Path
+    homes: dict[str, Home]
+    charter: Charter
+    sealed: SealedCharter
+    coordinator_key: Ed25519PrivateKey
+    contracts: dict[str, FeatureContract]
+
+
+def found(root: Path, foundings: Sequence[Founding]) -> Federation:
+    """Make a federation under `root`; what an earlier simulation made there is replaced.
+
+    Raises
+    ------
+    StorageError
+        CSL-M120 when the folder holds something that no simulation made; CSL-F301 when a file cannot be written.
+    """
+    _fresh(root)
+    ordered = sorted(foundings, key=lambda item: item.site.id)
+    homes = {item.site.id: Home(root / item.site.id) for item in ordered}
+    keys = {item.site.id: _open_home(homes[item.site.id], item.site.id) for item in ordered}
+    coordinator_folder = root / "coordinator" / "keys"
+    coordinator_folder.mkdir(parents=True, mode=0o700)
+    coordinator = create_identity(coordinator_folder / "identity.key", allow_plain=True)
+    contracts = {item.contract.name: item.contract for item in ordered}
+    charter = Charter(
+        federation=FEDERATION,
+        version=1,
+        coordinator_key=public_hex(coordinator),
+        members=tuple(_member(item, keys[item.site.id]) for item in ordered),
+        contracts=tuple(PinnedContract(name=name, sha256=contracts[name].digest()) for name in sorted(contracts)),
+    )
+    sealed = seal(charter, keys, coordinator)
+    for item in ordered:
+        _furnish(homes[item.site.id], item, sealed)
+    _install(root / "coordinator", sealed, contracts.values())
+    return Federation(root, homes, charter, sealed, coordinator, contracts)
+
+
+def _fresh(root: Path) -> None:
+    """Make an empty folder; only a folder that a simulation made is ever emptied."""
+    if root.exists() and any(root.iterdir()):
+        if not (root / MARKER).is_file():
+            raise StorageError(
+                "CSL-M120", f"{root} holds files that no simulation made.", "Name an empty folder with --out."
+            )
+        for path in root.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif (
+                path.name != MARKER
+            ):  # kept to the end, so that an interruption leaves a folder that can be emptied again
+                path.unlink()
+    root.mkdir(parents=True, exist_ok=True, mode=0o700)
+    atomic_write(root / MARKER, b"This folder is made anew by every simulation: keep nothing here.\n")
+
+
+def _open_home(home: Home, member: str) -> Ed25519PrivateKey:
+    install(home, member, allow_plain=True)
+    return load_identity(home.identity_key, allow_plain=True)
+
+
+def _member(item: Founding, key: Ed25519PrivateKey) -> Member:
+    site, window = item.site, item.site.window
+    declaration = Declaration(
+        contract=item.contract.name,
+        size=site.size,
+        as_of=window.as_of if window else None,
+        window_days=window.window_days if window else None,
+        horizon_days=window.horizon_days if window else None,
+    )
+    return Member(id=site.id, title=site.title, key=public_hex(key), declares=(declaration,))
+
+
+def _furnish(home: Home, item: Founding, sealed: SealedCharter) -> None:
+    """Write an institution's tables, node configuration and policy, and install charter and contract."""
+    _install(home.root, sealed, [item.contract])
+    site = item.site
+    names = LOG_NAMES if site.window else BANK_NAMES
+    house = write_house(
+        home.root / TABLES, site.style, item.rows, consent(item.rows["customer"], site), names[site.style]
+    )
+    note = f"Of {site.title}, an institution that a simulation made. Consent is simulated."
+    write_yaml(home.node_file, node_config(site, house, item.contract), note)
+    write_yaml(home.policy_file, policy(site, item.draft), note)
+
+
+def _install(root: Path, sealed: SealedCharter, contracts: Iterable[FeatureContract]) -> None:
+    atomic_write(root / "charter.json", sealed.canonical())
+    atomic_write(root / "charter.digest", sealed.charter.digest().encode() + b"\n")
+    folder = root / "contracts"
+    folder.mkdir(exist_ok=True)
+    for contract in contracts:
+        write_yaml(folder / f"{contract.name}.yaml", contract, contract.title)
+
+
+def write_yaml(path: Path, document: Document, note: str) -> None:
+    """Write a document as YAML under a comment, and read it back: what stands there is what was meant."""
+    tree = document.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
+    text = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=120)
+    atomic_write(path, f"# {note}\n{text}".encode())
+    if load_yaml(path, type(document)).canonical() != document.canonical():
+        raise StorageError(
+            "CSL-M121", f"{path} does not read back as it was written.", "Report this: it is a fault of the program."
+        )
+
+
+def node_config(site: Site, house: House, contract: FeatureContract) -> NodeConfig:
+    """Return an institution's node configuration: its own columns, formats and spellings mapped to the contract."""
+    mapping = _log_mapping(site, house) if site.window else _table_mapping(house, contract)
+    return NodeConfig(
+        member=site.id,
+        contracts={contract.name: TypeAdapter[Mapping](Mapping).validate_json(json.dumps(mapping))},
+        consent=TypeAdapter[Consent](Consent).validate_json(json.dumps(_consent(house))),
+        threads=1,
+    )
+
+
+def _source(house: House, what: str) -> dict[str, object]:
+    path = f"{TABLES}/{(house.data if what == TABLE else house.consent).name}"
+    if house.style == "csv":
+        return {"kind": "csv", "path": path, "delimiter": ";"}
+    if house.style == "parquet":
+        return {"kind": "parquet", "path": path}
+    return {"kind": "sql", "url": f"sqlite:///{path}", "table": what}
+
+
+def _consent(house: House) -> dict[str, object]:
+    source = _source(house, CONSENT)
+    if house.style == "csv":
+        return {"layout": "rows", "source": source, "customer": "customer", "purpose": "purpose", "granted": "agreed"}
+    return {
+        "layout": "columns",
+        "source": source,
+        "customer": "customer",
+        "purposes": {PROFILING: PROFILING, CONTACT: CONTACT},
+    }
+
+
+def _table_mapping(house: House, contract: FeatureContract) -> dict[str, object]:
+    columns: dict[str, dict[str, object]] = {}
+    for column in contract.columns:
+        own = house.names.get(column.name)
+        if own is None:
+            continue
+        columns[column.name] = {"column": own}
+        if isinstance(column, NumericColumn):
+            columns[column.name] |= _unit(house, column.name, column.unit)
+        spelling = CATEGORY_NAMES[house.style].get(column.name)
+        if spelling:
+            columns[column.name]["values"] = {name: category for category, name in spelling.items()}
+    return {
+        "kind": "table",
+        "source": _source(house, TABLE),
+        "customer": house.names["customer"],
+        "columns": columns,
+        "label": {"column": house.names[contract.label.name], "yes": ["yes", "1"], "no": ["no", "0"]},
+        "position": house.names["position"],
+        "score": {"from_position": TEST_POSITION},
+    }
+
+
+def _unit(house: House, column: str, unit: str) -> dict[str, object]:
+    return {"unit": "cents", "convert": f"cents to {unit}"} if column in house.cents else {"unit": unit}
+
+
+def _log_mapping(site: Site, house: House) -> dict[str, object]:
+    assert site.window is not None
+    mapping: dict[str, object] = {
+        "kind": "transactions",
+        "source": _source(house, TABLE),
+        "customer": house.names["customer"],
+        "time": {"column": house.names["day"]},
+        "amount": {"column": house.names["amount"], **_unit(house, "amount", _CURRENCY)},
+        "typical_basket": {"amount": site.window.typical_purchase, "unit": _CURRENCY},
+        "complete_until": site.window.complete_until.isoformat(),
+        "value": "spend",
+    }
+    if "category" in house.names:
+        mapping["category"] = house.names["category"]
+    return mapping
+
+
+def policy(site: Site, draft: StudyDraft) -> Policy:
+    """Return an institution's policy: one purpose, its own epsilon, every model and mode that a study may name."""
+    today = datetime.now(UTC).date()
+    tree = {
+        "institution": site.id,
+        "version": 1,
+        "issued": (today - timedelta(days=1)).isoformat(),
+        "expires": (today + timedelta(days=PERIOD_DAYS)).isoformat(),
+        "purposes": [{"id": draft.purpose, "meaning": draft.title, "consent": PROFILING}],
+        "contact_consent": CONTACT,
+        "studies": [
+            {
+                "contract": draft.contract,
+                "purposes": [draft.purpose],
+                "models": ["additive", "logistic", "mlp"],
+                "modes": ["fedsgd", "fedavg"],
+                "max_epsilon": site.epsilon,
+                "max_delta": site.delta,
+                "holdout": _holdout(draft.holdout),
+            }
+        ],
+        "budget": {
+            "mode": "open",
+            "unit": "customer",
+            "neighbours": "add_or_remove_one",
+            "period": {"days": PERIOD_DAYS, "epsilon": PERIOD_SHARE * site.epsilon, "delta": site.delta},
+            "life": {"epsilon": LIFE_SHARE * site.epsilon, "delta": site.delta},
+        },
+        "smallest_cohort": SMALLEST_COHORT,
+        "smallest_partners": SMALLEST_PARTNERS,
+        "aggregation": "plain",
+        "reply_grid_seconds": 0.0,
+    }
+    return Policy.model_validate_json(json.dumps(tree))
+
+
+def _holdout(holdout: Holdout) -> object:
+    return holdout.model_dump(mode="json")

@@ -1,0 +1,321 @@
+"""The vault as an honest and as a hostile coordinator meet it."""
+
+import json
+import sqlite3
+
+import numpy as np
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from flwr.app import ConfigRecord, RecordDict
+from safetensors.numpy import load
+
+from client.vault import Vault
+from federation.errors import IntegrityError, PolicyError, StorageError
+from federation.messages import (
+    RECORD,
+    Acknowledged,
+    EvaluateRelease,
+    Identity,
+    ModelReceipt,
+    Refusal,
+    TrainRelease,
+    dump_tensors,
+    unpack,
+)
+from federation.study import LogisticModel, Training
+from privacy.ledger import Ledger, verify
+from simulations.seeded import SeededSource
+from tests.client import vault_home
+from tests.client.vault_home import CANARY, CONTRACT, Town
+
+
+@pytest.fixture
+def town(tmp_path) -> Town:
+    return vault_home.found(tmp_path)
+
+
+@pytest.fixture
+def vault(town) -> Vault:
+    return town.vault()
+
+
+def refused(town: Town, reply: RecordDict, member: str = "alder") -> bool:
+    unpack(reply, Refusal, town.key(member))
+    return True
+
+
+def reasons(town: Town, member: str = "alder") -> list[str]:
+    """The codes of the refusals that stand in a member's ledger."""
+    with sqlite3.connect(town.homes[member].ledger_file) as connection:
+        bodies = [json.loads(row[0]) for row in connection.execute("SELECT body FROM entry ORDER BY seq")]
+    return [body["data"]["code"] for body in bodies if body["kind"] == "refuse"]
+
+
+def kinds(town: Town, member: str = "alder") -> list[str]:
+    with sqlite3.connect(town.homes[member].ledger_file) as connection:
+        return [row[0] for row in connection.execute("SELECT kind FROM entry ORDER BY seq")]
+
+
+def raw(reply: RecordDict) -> bytes:
+    return b"".join(bytes(reply[RECORD][name]) for name in ("header", "signature", "payload"))
+
+
+def test_a_study_from_the_first_message_to_the_name_list(town, vault):
+    spec = town.spec()
+    identity, _ = unpack(vault.answer("query.hello", town.hello()), Identity, town.key("alder"))
+    assert (identity.member, identity.nonce) == ("alder", "1" * 32)
+    grant = town.grant(vault, spec)
+    assert (grant.epsilon, grant.declared_size, grant.steps) == (2.0, 500, 3)
+    for number in (1, 2, 3):
+        release, payload = unpack(vault.answer("train", town.train(spec, number)), TrainRelease, town.key("alder"))
+        assert release.round == number
+        assert {name: value.dtype.name for name, value in load(payload).items()} == {
+            "linear.weight": "float32",
+            "linear.bias": "float32",
+        }
+    _, payload = unpack(vault.answer("evaluate", town.evaluate(spec)), EvaluateRelease, town.key("alder"))
+    counts = load(payload)["counts"]
+    assert counts.shape == (2, spec.draft.evaluation.bins) and counts.dtype == np.int64
+    model = town.weights(spec, 0.1)
+    receipt, _ = unpack(vault.answer("query.model", town.model(spec, model)), ModelReceipt, town.key("alder"))
+    assert receipt.card == "c" * 64
+    unpack(vault.answer("query.receipts", town.receipts(spec, model)), Acknowledged, town.key("alder"))
+    assert len(list(town.homes["alder"].folder("lists").glob("propensity-*.csv"))) == 1
+    assert kinds(town) == ["genesis", "policy", "reserve", *["release"] * 4, "close"]
+    assert verify(town.homes["alder"].ledger_file, town.key("alder")).ok
+
+
+def test_nothing_that_leaves_holds_a_customers_identifier(town, vault, caplog):
+    spec = town.spec()
+    model = town.weights(spec, 0.1)
+    replies = [
+        vault.answer("query.hello", town.hello()),
+        vault.answer("query.offer", town.offer(spec)),
+        vault.answer("train", town.train(spec, 1)),
+        vault.answer("evaluate", town.evaluate(spec)),
+        vault.answer("query.model", town.model(spec, model)),
+        vault.answer("query.receipts", town.receipts(spec, model)),
+    ]
+    assert all(CANARY.encode() not in raw(reply) for reply in replies)
+    assert CANARY not in caplog.text
+    assert CANARY.encode() not in town.homes["alder"].ledger_file.read_bytes()
+    lists = list(town.homes["alder"].folder("lists").glob("*.csv"))
+    assert CANARY in lists[0].read_text()  # the canary is alive where it may be
+
+
+def test_only_customers_who_agreed_to_be_contacted_are_listed(town, vault):
+    spec = town.spec()
+    model = town.weights(spec, 0.1)
+    town.grant(vault, spec)
+    vault.answer("query.model", town.model(spec, model))
+    vault.answer("query.receipts", town.receipts(spec, model))
+    text = next(town.homes["alder"].folder("lists").glob("*.csv")).read_text()
+    numbers = {int(line.split(",")[0].strip('"').rsplit("-", 1)[1]) for line in text.splitlines()[1:]}
+    assert numbers and all(number % 3 == 0 for number in numbers)
+
+
+def test_a_local_averaging_study_takes_the_same_way(town, vault):
+    spec = town.spec(training=Training(mode="fedavg", rounds=2, steps=6, sampling_rate=0.3))
+    town.grant(vault, spec)
+    release, payload = unpack(vault.answer("train", town.train(spec, 1)), TrainRelease, town.key("alder"))
+    assert np.abs(load(payload)["linear.weight"]).sum() > 0
+
+
+def test_a_study_signed_by_a_stranger_is_refused_and_written_down(town, vault):
+    stranger = Ed25519PrivateKey.generate()
+    assert refused(town, vault.answer("query.offer", town.offer(town.spec(), stranger)))
+    assert reasons(town) == ["CSL-F202"]
+    assert "reserve" not in kinds(town)
+
+
+def test_every_refusal_looks_alike(town, vault):
+    spec = town.spec()
+    other = town.spec(purpose="cross.sell")
+    replies = [vault.answer("query.offer", town.offer(other)), vault.answer("train", town.train(spec, 1))]
+    assert len({raw(reply) for reply in replies}) == 1
+    assert len(set(reasons(town))) == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"purpose": "cross.sell"}, "CSL-P201"),
+        ({"epsilon": 2.5}, "CSL-P204"),
+        ({"min_partners": 2}, "CSL-P207"),
+        ({"holdout": {"kind": "hash", "share": 0.3}}, "CSL-P208"),
+        ({"contract": "rfm"}, "CSL-C507"),
+    ],
+)
+def test_studies_that_the_policy_refuses(town, vault, changes, code):
+    if "holdout" in changes:
+        from federation.study import HashHoldout
+
+        changes = {"holdout": HashHoldout(**changes["holdout"])}
+    assert refused(town, vault.answer("query.offer", town.offer(town.spec(**changes))))
+    assert reasons(town) == [code]
+    assert kinds(town) == ["genesis", "policy", "refuse"]
+
+
+def test_a_study_may_ask_for_less(town, vault):
+    grant = town.grant(vault, town.spec(epsilon=0.5))
+    assert grant.epsilon == 0.5
+    assert grant.noise_multiplier > town.grant(vault, town.spec()).noise_multiplier
+
+
+def test_another_charter_is_refused(town, vault):
+    spec = town.spec().model_copy(update={"charter": "0" * 64})
+    assert refused(town, vault.answer("query.offer", town.offer(spec)))
+    assert refused(town, vault.answer("query.hello", town.hello("0" * 64)))
+    assert reasons(town) == ["CSL-C506", "CSL-C506"]
+
+
+@pytest.mark.parametrize("message_type", ["train.default", "query.hack", "query.offer.x", "system", "evaluate.default"])
+def test_only_the_exact_message_types_are_answered(town, vault, message_type):
+    assert refused(town, vault.answer(message_type, town.hello()))
+    assert reasons(town) == ["CSL-C510"]
+
+
+def broken(spec, change) -> bytes:
+    weights = load(Town.weights(None, spec))  # type: ignore[arg-type]
+    return dump_tensors(change(weights))
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        (lambda w: {**w, "linear.bias": np.array([np.nan], np.float32)}, "CSL-F207"),
+        (lambda w: {**w, "linear.bias": np.array([np.inf], np.float32)}, "CSL-F207"),
+        (lambda w: {**w, "linear.bias": np.array([1e9], np.float32)}, "CSL-C514"),
+        (lambda w: {**w, "linear.bias": np.zeros(1, np.float64)}, "CSL-F206"),
+        (lambda w: {**w, "linear.bias": np.zeros(2, np.float32)}, "CSL-F206"),
+        (lambda w: {"linear.weight": w["linear.weight"]}, "CSL-F206"),
+        (lambda w: {**w, "extra": np.zeros(1, np.float32)}, "CSL-F206"),
+    ],
+)
+def test_weights_that_no_model_has_are_refused_and_cost_nothing(town, vault, change, code):
+    spec = town.spec()
+    town.grant(vault, spec)
+    assert refused(town, vault.answer("train", town.train(spec, 1, broken(spec, change))))
+    assert reasons(town) == [code]
+    assert "release" not in kinds(town)
+
+
+def test_rounds_beyond_the_plan_and_unknown_studies_are_refused(town, vault):
+    spec = town.spec()
+    assert refused(town, vault.answer("train", town.train(spec, 1)))
+    town.grant(vault, spec)
+    assert refused(town, vault.answer("train", town.train(spec, 4)))
+    assert refused(town, vault.answer("evaluate", town.evaluate(spec, edges=(0.0, 0.0, 1.0))))
+    assert reasons(town) == ["CSL-C511", "CSL-C512", "CSL-C513"]
+
+
+def test_the_same_request_gets_the_same_bytes_and_spends_nothing(town, vault):
+    spec = town.spec()
+    offers = [raw(vault.answer("query.offer", town.offer(spec))) for _ in range(2)]
+    rounds = [raw(vault.answer("train", town.train(spec, 1))) for _ in range(2)]
+    scores = [raw(vault.answer("evaluate", town.evaluate(spec))) for _ in range(2)]
+    assert all(len(set(pair)) == 1 for pair in (offers, rounds, scores))
+    assert kinds(town).count("release") == 2 and kinds(town).count("reserve") == 1
+    assert raw(town.vault().answer("train", town.train(spec, 1))) == rounds[0]  # after a restart too
+
+
+def test_another_request_for_an_answered_round_is_refused(town, vault):
+    spec = town.spec()
+    town.grant(vault, spec)
+    vault.answer("train", town.train(spec, 1))
+    assert refused(town, vault.answer("train", town.train(spec, 1, town.weights(spec, 0.5))))
+    assert reasons(town) == ["CSL-C516"]
+
+
+def test_a_crash_between_reply_and_entry_loses_neither(town, vault, monkeypatch):
+    spec = town.spec()
+    town.grant(vault, spec)
+    write = Ledger.release
+
+    def die(*args, **kwargs):
+        raise StorageError("CSL-P511", "disk full", "free space")
+
+    monkeypatch.setattr(Ledger, "release", die)
+    assert refused(town, vault.answer("train", town.train(spec, 1)))
+    kept = town.homes["alder"].folder("replies") / f"{spec.digest()}-1.reply"
+    content = kept.read_bytes()
+    monkeypatch.setattr(Ledger, "release", write)
+    reply = town.vault().answer("train", town.train(spec, 1))
+    _, payload = unpack(reply, TrainRelease, town.key("alder"))
+    assert payload in content
+    assert kinds(town).count("release") == 1
+
+
+def test_a_lost_reply_is_never_computed_again(town, vault):
+    spec = town.spec()
+    town.grant(vault, spec)
+    vault.answer("train", town.train(spec, 1))
+    (town.homes["alder"].folder("replies") / f"{spec.digest()}-1.reply").unlink()
+    assert refused(town, vault.answer("train", town.train(spec, 1)))
+    assert reasons(town) == ["CSL-C515"]
+
+
+def test_a_budget_cannot_be_overspent(town, vault):
+    nonces = [f"{number:032x}" for number in range(12)]
+    replies = [vault.answer("query.offer", town.offer(town.spec().model_copy(update={"nonce": nonce}))) for nonce in nonces]
+    granted = sum(b'"grant"' in raw(reply) for reply in replies)
+    assert 1 <= granted < len(nonces)
+    assert set(reasons(town)) <= {"CSL-P403", "CSL-P404"}
+    assert verify(town.homes["alder"].ledger_file, town.key("alder")).ok
+
+
+def test_a_fault_in_the_data_after_the_grant_is_noise_not_an_error(town, vault):
+    spec = town.spec()
+    town.grant(vault, spec)
+    (town.homes["alder"].root / "customers.csv").unlink()
+    _, payload = unpack(vault.answer("train", town.train(spec, 1)), TrainRelease, town.key("alder"))
+    assert np.isfinite(load(payload)["linear.weight"]).all()
+    unpack(vault.answer("evaluate", town.evaluate(spec)), EvaluateRelease, town.key("alder"))
+    faults = list(town.homes["alder"].folder("studies").glob("*.fault.json"))
+    assert len(faults) == 1 and "customers.csv" in faults[0].read_text()
+
+
+def test_members_given_different_models_adopt_none(town, vault):
+    spec = town.spec()
+    town.grant(vault, spec)
+    model = town.weights(spec, 0.1)
+    vault.answer("query.model", town.model(spec, model))
+    reply = vault.answer("query.receipts", town.receipts(spec, model, others="d" * 64))
+    unpack(reply, Acknowledged, town.key("alder"))
+    assert not list(town.homes["alder"].folder("lists").glob("*.csv"))
+
+
+def test_a_model_that_ranks_the_wrong_way_round_is_not_adopted_and_nobody_can_tell(town, vault):
+    spec = town.spec(model=LogisticModel(kind="logistic"))
+    town.grant(vault, spec)
+    model = town.weights(spec, -1.0)
+    vault.answer("query.model", town.model(spec, model))
+    unpack(vault.answer("query.receipts", town.receipts(spec, model)), Acknowledged, town.key("alder"))
+    decision = json.loads(next(town.homes["alder"].folder("models").glob("*.decision.json")).read_text())
+    assert decision["adoption"]["adopted"] is False
+    assert not list(town.homes["alder"].folder("lists").glob("*.csv"))
+
+
+def test_garbage_is_refused(town, vault):
+    for records in (RecordDict(), RecordDict({RECORD: ConfigRecord({"header": b"{", "signature": b"0" * 64, "payload": b""})})):
+        assert refused(town, vault.answer("train", records))
+
+
+def test_a_vault_does_not_open_without_all_its_documents(town):
+    root = town.homes["alder"].root
+    with pytest.raises(PolicyError):
+        Vault.open(root, allow_plain=True, source=SeededSource(1))
+    (root / "charter.digest").write_text("0" * 64)
+    with pytest.raises(IntegrityError, match="CSL-F204"):
+        town.vault()
+    (root / "charter.digest").unlink()
+    with pytest.raises(StorageError, match="CSL-C501"):
+        town.vault()
+
+
+def test_another_contract_than_the_pinned_one_is_refused(town):
+    path = town.homes["alder"].root / "contracts" / "shop.yaml"
+    path.write_text(CONTRACT.model_copy(update={"version": 2}).model_dump_json())
+    vault = town.vault()
+    assert refused(town, vault.answer("query.offer", town.offer(town.spec())))
+    assert reasons(town) == ["CSL-C502"]

@@ -1,0 +1,254 @@
+"""Tokens: each dominates its run, sums dominate mixes, and the integers decide."""
+
+import math
+from fractions import Fraction
+
+import mpmath
+import numpy as np
+import pytest
+from dp_accounting.pld import privacy_loss_distribution as pld
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import ndtr, ndtri
+from scipy.stats import norm
+
+from federation.errors import PolicyError
+from privacy.accounting import composed_distribution, epsilon
+from privacy.events import DiscreteGaussianHistogram, PrivacyEvent, SubsampledGaussian
+from privacy.token import (
+    FEMTO,
+    MAX_RUNS,
+    NANO,
+    Token,
+    admits,
+    capacity,
+    delta_budget,
+    price,
+    run_delta,
+    smallest_mu,
+    thresholds,
+    token_epsilon,
+    total,
+)
+
+RUNS = st.one_of(
+    st.builds(
+        SubsampledGaussian,
+        noise_multiplier=st.floats(0.8, 8.0),
+        sampling_rate=st.sampled_from([0.01, 0.1, 0.5, 1.0]),
+        steps=st.integers(1, 40),
+    ),
+    st.builds(DiscreteGaussianHistogram, sigma=st.floats(1.0, 50.0), count=st.integers(1, 5)),
+)
+
+
+def gaussian(noise_multiplier: float, sampling_rate: float = 1.0, steps: int = 1) -> SubsampledGaussian:
+    return SubsampledGaussian(noise_multiplier=noise_multiplier, sampling_rate=sampling_rate, steps=steps)
+
+
+def enforced(m: int, e: int, eps: float) -> float:
+    """delta(eps) of sqrt(m / 1e9)-GDP beside a chance e / 1e15 of full disclosure, in plain floats."""
+    mu, disclosed = math.sqrt(m / NANO), e / FEMTO
+    if mu == 0.0:
+        return disclosed
+    return disclosed + (1 - disclosed) * (norm.cdf(mu / 2 - eps / mu) - math.exp(eps + norm.logcdf(-mu / 2 - eps / mu)))
+
+
+@given(RUNS, st.floats(0.0, 6.0), st.sampled_from([1e-7, 1e-9, 1e-10]))
+@settings(max_examples=40, deadline=None)
+def test_the_token_dominates_its_run_at_every_epsilon(run: PrivacyEvent, eps: float, delta0: float) -> None:
+    token = price([run], delta0)
+    distribution = composed_distribution([run])
+    for direction in (distribution._pmf_remove, distribution._pmf_add):
+        assert direction.get_delta_for_epsilon(eps) <= enforced(token.mu_squared_nano, token.delta_femto, eps) + 1e-15
+
+
+@pytest.mark.parametrize(("sigma", "rate"), [(0.8, 0.1), (1.0, 0.02), (2.0, 0.5), (1.5, 1.0)])
+def test_the_token_dominates_exact_tests_at_random_thresholds(sigma: float, rate: float) -> None:
+    """Power and false alarms of real tests on one step, integrated by Phi, with no distribution on a grid in between."""
+    delta0 = 1e-9
+    token = price([gaussian(sigma, rate)], delta0)
+    mu = math.sqrt(token.mu_squared_nano / NANO)
+    x = np.random.default_rng(1).uniform(-8 * sigma, 8 * sigma + 1, 4000)
+
+    def mixture(z: np.ndarray) -> np.ndarray:
+        return (1 - rate) * ndtr(z / sigma) + rate * ndtr((z - 1) / sigma)
+
+    reflected = (1 - rate) * ndtr(-x / sigma) + rate * ndtr((1 - x) / sigma)
+    for power, alarms in ((reflected, ndtr(-x / sigma)), (ndtr(x / sigma), mixture(x))):
+        below = ndtri(np.minimum(alarms / (1 - delta0), 1.0))
+        assert np.all(power <= delta0 + (1 - delta0) * ndtr(mu + below) + 1e-14)
+
+
+@pytest.mark.parametrize("sampling_rate", [0.01, 0.2])
+def test_the_token_is_as_small_as_it_can_be(sampling_rate: float) -> None:
+    run, delta0 = [gaussian(1.0, sampling_rate, 100)], 1e-8
+    mu = math.sqrt(price(run, delta0).mu_squared_nano / NANO)
+
+    def dominated(by: float) -> bool:
+        return all(
+            np.all(pi <= delta0 + (1 - delta0) * ndtr(by + ndtri(np.minimum(alpha / (1 - delta0), 1.0))))
+            for pi, alpha in thresholds(run)
+        )
+
+    assert dominated(mu)
+    assert not dominated(mu * 0.9999)
+
+
+@pytest.mark.parametrize(("sigma", "steps"), [(0.5, 1), (1.0, 1), (3.0, 4), (40.0, 100)])
+def test_a_gaussian_costs_its_own_mu(sigma: float, steps: int) -> None:
+    exact = steps / sigma**2 * NANO
+    token = price([gaussian(sigma, 1.0, steps)])
+    assert exact * (1 - 1e-6) <= token.mu_squared_nano <= exact * 1.005
+    assert token.delta_femto == 10**6
+
+
+@given(st.lists(RUNS, min_size=1, max_size=5), st.sampled_from([1e-5, 1e-6, 1e-7]))
+@settings(max_examples=25, deadline=None)
+def test_the_enforced_epsilon_of_any_mix_is_at_least_its_composition(runs: list[PrivacyEvent], delta: float) -> None:
+    spent = total(price([run], run_delta(delta)) for run in runs)
+    assert token_epsilon(spent.mu_squared_nano, spent.delta_femto, delta) >= epsilon(runs, delta) - 1e-9
+    together = price(runs, run_delta(delta))
+    assert together.mu_squared_nano <= spent.mu_squared_nano * 1.01 + 10
+
+
+@pytest.mark.parametrize(
+    ("sigma", "rate", "steps", "least", "most"),
+    [
+        (4.0, 0.1, 150, 0.001, 0.014),
+        (2.0, 0.1, 150, 0.001, 0.014),
+        (1.0, 0.01, 1000, 0.02, 0.03),
+        (0.7, 0.01, 1000, 0.06, 0.08),
+    ],
+)
+def test_overhead(sigma: float, rate: float, steps: int, least: float, most: float) -> None:
+    """What the open mode costs one run: 0.1-1.4% from sigma 2, 2.5% at 1, 7% at 0.7, at delta0 = 1e-7 and delta = 1e-5."""
+    run = [gaussian(sigma, rate, steps)]
+    token = price(run, 1e-7)
+    overhead = token_epsilon(token.mu_squared_nano, token.delta_femto, 1e-5) / epsilon(run, 1e-5) - 1
+    assert least <= overhead <= most
+
+
+def test_several_events_are_one_run() -> None:
+    study = [gaussian(2.0, 0.1, 100), DiscreteGaussianHistogram(sigma=20.0, count=2)]
+    alone = total(price([event]) for event in study)
+    together = price(study)
+    assert together.delta_femto == 10**6 and alone.delta_femto == 2 * 10**6
+    assert together.mu_squared_nano <= alone.mu_squared_nano * 1.01
+
+
+def test_thresholds_are_power_and_false_alarms_of_the_gaussian() -> None:
+    (pi, alpha), (pi_add, _) = thresholds([gaussian(1.0)])
+    assert np.array_equal(pi, pi_add)
+    assert np.all(np.diff(pi) >= 0) and np.all(np.diff(alpha) >= 0)
+    assert 1e-12 <= pi[0] < 2e-12 and alpha[0] == 0.0
+    assert pi[-1] == pytest.approx(norm.cdf(0.5), abs=1e-3)  # the loss is N(1/2, 1), or N(-1/2, 1) without the customer
+    assert alpha[-1] == pytest.approx(norm.cdf(-0.5), abs=1e-3)
+
+
+def test_smallest_mu_by_hand() -> None:
+    alpha = np.array([0.01, 0.1, 0.3])
+    assert smallest_mu(ndtr(0.7 + ndtri(alpha)), alpha, 1e-11) == pytest.approx(0.7, abs=1e-8)
+    assert smallest_mu(np.array([5e-8]), np.array([0.0]), 1e-7) == 0.0
+    assert smallest_mu(np.array([2e-7]), np.array([0.0]), 1e-7) == math.inf
+    assert smallest_mu(np.array([0.3]), np.array([0.4]), 1e-7) == 0.0
+
+
+@given(st.floats(0.01, 20.0), st.sampled_from([1e-5, 1e-6, 1e-7]))
+@settings(max_examples=25, deadline=None)
+def test_capacity_is_the_largest_integer(eps: float, delta: float) -> None:
+    budget = delta_budget(delta)
+    most = capacity(eps, delta, budget)
+    with mpmath.workdps(70):
+
+        def spent(m: int) -> mpmath.mpf:
+            mu, disclosed = mpmath.sqrt(mpmath.mpf(m) / NANO), mpmath.mpf(budget) / FEMTO
+            e = mpmath.mpf(eps)
+            half = mpmath.erfc((e / mu - mu / 2) / mpmath.sqrt(2)) / 2
+            other = mpmath.erfc((e / mu + mu / 2) / mpmath.sqrt(2)) / 2
+            return disclosed + (1 - disclosed) * (half - mpmath.exp(e) * other)
+
+        assert spent(most) <= mpmath.mpf(delta) < spent(most + 1)
+    assert token_epsilon(most, budget, delta) - 1e-9 * max(eps, 1.0) <= eps < token_epsilon(most + 1, budget, delta)
+
+
+def test_capacity_without_disclosure_is_the_analytic_gaussian() -> None:
+    assert capacity(1.0, 1e-5, 0) == pytest.approx(NANO / 3.730632**2, rel=1e-6)  # Balle and Wang 2018
+
+
+@given(st.integers(1, 10**9), st.integers(0, 10**8), st.sampled_from([1e-5, 1e-6]))
+@settings(max_examples=40, deadline=None)
+def test_token_epsilon_is_rounded_up(m: int, e: int, delta: float) -> None:
+    shown = token_epsilon(m, e, delta)
+    assert enforced(m, e, shown) <= delta * (1 + 1e-9)
+    if shown > 0.0:
+        assert enforced(m, e, shown * (1 - 1e-6)) > delta * (1 - 1e-9)
+    assert token_epsilon(m + 1000, e, delta) >= shown
+
+
+def test_nothing_spent_is_nothing() -> None:
+    assert token_epsilon(0, 0, 1e-6) == 0.0
+    assert token_epsilon(0, 10**8, 1e-6) == 0.0
+    assert total([]) == Token(mu_squared_nano=0, delta_femto=0)
+
+
+@given(st.integers(0, 10**12), st.integers(0, 10**12), st.integers(0, 10**12), st.integers(0, 10**12))
+def test_admission_is_exact_in_both_coordinates(m: int, e: int, cost_m: int, cost_e: int) -> None:
+    spent = Token(mu_squared_nano=m, delta_femto=e)
+    cost = Token(mu_squared_nano=cost_m, delta_femto=cost_e)
+    assert total([spent, cost]) == Token(mu_squared_nano=m + cost_m, delta_femto=e + cost_e)
+    assert admits(spent, cost, m + cost_m, e + cost_e)
+    assert not admits(spent, cost, m + cost_m - 1, e + cost_e)
+    assert not admits(spent, cost, m + cost_m, e + cost_e - 1)
+
+
+@given(st.floats(1e-8, 0.1))
+def test_the_public_rule_leaves_room_for_a_hundred_runs(delta: float) -> None:
+    share = math.ceil(Fraction(repr(run_delta(delta))) * FEMTO)
+    assert MAX_RUNS * share <= delta_budget(delta) < Fraction(delta) * FEMTO / 9
+
+
+def test_the_public_rule_at_usual_deltas() -> None:
+    assert [(delta_budget(delta), run_delta(delta)) for delta in (1e-4, 1e-5, 1e-6, 1e-7, 1e-8)] == [
+        (10**10, 1e-7),
+        (10**9, 1e-8),
+        (10**8, 1e-9),
+        (10**7, 1e-10),
+        (10**6, 1e-11),
+    ]
+    assert price([gaussian(5.0)], run_delta(1e-6)).delta_femto == 10**6
+
+
+def test_grid_is_read_as_the_library_means_it() -> None:
+    """Guards the private attributes of dp-accounting that `thresholds` reads."""
+    distribution = pld.from_gaussian_mechanism(1.0, value_discretization_interval=1e-3, sampling_prob=0.3)
+    pi, alpha = thresholds([gaussian(1.0, 0.3)])[0]
+    for index in (0, 40, 500):  # from the largest loss down to 0: the last but k is the loss k / 1000
+        expected = distribution.get_delta_for_epsilon(index * 1e-3)
+        assert pi[-1 - index] - math.exp(index * 1e-3) * alpha[-1 - index] == pytest.approx(expected, abs=1e-11)
+
+
+@pytest.mark.parametrize(
+    ("call", "code"),
+    [
+        (lambda: price([], 1e-9), "CSL-P109"),
+        (lambda: price([gaussian(1.0)], 0.0), "CSL-P109"),
+        (lambda: price([gaussian(1.0)], 1e-6), "CSL-P109"),
+        (lambda: price([gaussian(1.0)], math.nan), "CSL-P109"),
+        (lambda: run_delta(1e-9), "CSL-P109"),
+        (lambda: price([gaussian(0.1, 1.0, 5)], 1e-9), "CSL-P110"),
+        (lambda: price([gaussian(0.1, 1.0, 100)], 1e-9), "CSL-P106"),
+        (lambda: capacity(1.0, 1e-6, 10**9), "CSL-P111"),
+        (lambda: capacity(1.0, 1e-6, -1), "CSL-P111"),
+        (lambda: capacity(math.inf, 1e-6, 0), "CSL-P105"),
+        (lambda: capacity(1.0, 0.0, 0), "CSL-P104"),
+        (lambda: token_epsilon(1, 10**10, 1e-6), "CSL-P111"),
+        (lambda: token_epsilon(10**13, 0, 1e-6), "CSL-P106"),
+        (lambda: token_epsilon(1, 1, 1.0), "CSL-P104"),
+        (lambda: delta_budget(math.nan), "CSL-P104"),
+    ],
+)
+def test_refusals(call: object, code: str) -> None:
+    with pytest.raises(PolicyError) as caught:
+        call()  # type: ignore[operator]
+    assert caught.value.code == code

@@ -1,0 +1,259 @@
+"""The study loop: the whole way, everything that may go wrong on it, and interruptions at any step."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flwr.app import RecordDict
+
+from federation.encoding import sha256_hex
+from federation.errors import DocumentError, FederationError, IntegrityError, StorageError
+from federation.messages import RECORD, Acknowledged, TrainRelease, dump_tensors, load_tensors, pack
+from server.coordinator import Office, run_study
+from server.events import Delivered, Event, GrantsReceived, LeftOut, Resumed, RosterSettled, RoundDone
+from server.registry import PublishedModel
+from simulations.local_grid import Fault
+from tests.server.fakes import ROUNDS, FakeFederation, FakeVault, FixedRecipe, draft, key_of, refuse
+
+HANG = Fault("hang", types=frozenset({"train"}), groups=frozenset({"2"}))
+
+
+@pytest.fixture
+def federation(tmp_path: Path) -> FakeFederation:
+    return FakeFederation.make(tmp_path)
+
+
+def run(federation: FakeFederation, faults=None, stop_at=None, recipe=None, roster_seconds=20.0, **changes) -> PublishedModel:
+    def on_event(event: Event) -> None:
+        federation.events.append(event)
+        if stop_at is not None and stop_at(event):
+            raise KeyboardInterrupt
+
+    with federation.grid(faults) as grid:
+        return run_study(
+            grid, draft(**changes), federation.office, recipe or FixedRecipe(), on_event=on_event, roster_seconds=roster_seconds,
+            nonce=lambda: "ab" * 16,
+        )
+
+
+def left_out(federation: FakeFederation) -> dict[tuple[str, int], str]:
+    return {(event.who, event.round): event.code for event in federation.happened(LeftOut)}
+
+
+def test_a_study_ends_with_the_model_in_every_vault(federation: FakeFederation) -> None:
+    published = run(federation)
+    card = published.card
+    assert [item.rounds for item in card.participants] == [ROUNDS] * 4
+    assert card.fewest_partners == 4 and card.rounds == ROUNDS
+    assert card.overall.informative and card.overall.auc.value > 0.5
+    assert all(item.evaluated for item in card.participants)
+    assert sha256_hex(published.content) == card.model
+    assert federation.happened(Delivered) == [Delivered(("alpha", "beta", "delta", "gamma"), True)]
+    for vault in federation.vaults.values():
+        assert vault.work == ["query.hello", "query.offer", *["train"] * ROUNDS, "evaluate", "query.model", "query.receipts"]
+        assert {item.receipt.model for item in vault.seen[0].receipts} == {card.model}
+    assert not list((federation.folder / "checkpoints").iterdir())
+
+
+def test_the_model_is_the_recipes_step_on_the_weighted_mean_gradient(federation: FakeFederation) -> None:
+    model = load_tensors(run(federation).content)
+    vaults = federation.vaults
+    tuning_weights = {name: 1.0 / (1.0 + vault.size / 1000) ** 2 for name, vault in vaults.items()}
+    weights = {name: np.zeros_like(value, dtype=np.float64) for name, value in model.items()}
+    velocity = {name: np.zeros_like(value) for name, value in weights.items()}
+    late = []
+    for number in range(1, ROUNDS + 1):
+        sent = {name: value.astype(np.float32) for name, value in weights.items()}
+        sums = {name: vault.gradient(number, sent) for name, vault in vaults.items()}
+        total = sum(tuning_weights[name] * 0.5 * vault.size for name, vault in vaults.items())
+        for name in weights:
+            gradient = sum(tuning_weights[member] * sums[member][name].astype(np.float64) for member in sums) / total
+            velocity[name] = 0.5 * velocity[name] - 0.5 * gradient
+            weights[name] = weights[name] + velocity[name]
+        late.append({name: value.copy() for name, value in weights.items()})
+    for name, value in model.items():
+        np.testing.assert_allclose(value, (late[2][name] + late[3][name]) / 2, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("optimizer", ["recipe", "fedavgm", "fedadam"])
+@pytest.mark.parametrize("mode", ["fedsgd", "fedavg"])
+def test_every_mode_and_optimizer_reaches_a_model(tmp_path: Path, mode: str, optimizer: str) -> None:
+    published = run(FakeFederation.make(tmp_path), mode=mode, server_optimizer=optimizer)
+    assert all(np.isfinite(value).all() for value in load_tensors(published.content).values())
+    assert published.card.spec.training.server_optimizer == optimizer
+
+
+def _train_release(vault: FakeVault, reply: RecordDict, tensors=None, content=None, **changes) -> RecordDict:
+    header = TrainRelease.from_canonical(bytes(reply[RECORD]["header"]))
+    content = content if content is not None else dump_tensors(tensors)
+    return pack(vault.key, header.model_copy(update={"payload": sha256_hex(content), **changes}), content)
+
+
+def _tensors(reply: RecordDict) -> dict[str, np.ndarray]:
+    return load_tensors(bytes(reply[RECORD]["payload"]))
+
+
+def _renamed(reply: RecordDict) -> dict[str, np.ndarray]:
+    return {f"x{name}": value for name, value in _tensors(reply).items()}
+
+
+GARBAGE = {
+    "wrong name": (lambda v, q, r: _train_release(v, r, _renamed(r)), "CSL-S207"),
+    "wrong shape": (lambda v, q, r: _train_release(v, r, {n: x[..., None] for n, x in _tensors(r).items()}), "CSL-S207"),
+    "wrong dtype": (lambda v, q, r: _train_release(v, r, {n: x.astype(np.float64) for n, x in _tensors(r).items()}), "CSL-S207"),
+    "NaN": (lambda v, q, r: _train_release(v, r, {n: x * np.nan for n, x in _tensors(r).items()}), "CSL-S207"),
+    "not tensors": (lambda v, q, r: _train_release(v, r, content=b"nonsense"), "CSL-S207"),
+    "huge": (lambda v, q, r: _train_release(v, r, {n: np.full_like(x, 1e30) for n, x in _tensors(r).items()}), "CSL-S209"),
+    "another round": (lambda v, q, r: _train_release(v, r, _tensors(r), round=99), "CSL-S208"),
+    "another study": (lambda v, q, r: _train_release(v, r, _tensors(r), study="0" * 64), "CSL-S208"),
+    "another member": (lambda v, q, r: _train_release(v, r, _tensors(r), member="alpha"), "CSL-S208"),
+    "another's signature": (
+        lambda v, q, r: _train_release(FakeVault("alpha", v.charter, 1), r, _tensors(r)),
+        "CSL-S207",
+    ),
+    "another message": (lambda v, q, r: RecordDict(), "CSL-S207"),
+    "refusal": (refuse, "CSL-S206"),
+}
+
+
+@pytest.mark.parametrize("name", GARBAGE)
+def test_a_vault_that_answers_garbage_is_left_out_with_a_reason(federation: FakeFederation, name: str) -> None:
+    edit, code = GARBAGE[name]
+    federation.vaults["gamma"].edits["train"] = edit
+    card = run(federation, recipe=FixedRecipe(2)).card
+    assert {item.member: item.rounds for item in card.participants} == {"alpha": 2, "beta": 2, "delta": 2, "gamma": 0}
+    assert left_out(federation) == {("gamma", 1): code, ("gamma", 2): code}
+    assert card.fewest_partners == 3
+
+
+@pytest.mark.parametrize(("kind", "code"), [("fail", "CSL-S204"), ("unreachable", "CSL-S205"), ("twice", "CSL-S203")])
+def test_a_node_that_fails_in_one_round_is_back_in_the_next(federation: FakeFederation, kind: str, code: str) -> None:
+    card = run(federation, {"beta": (Fault(kind, types=frozenset({"train"}), groups=frozenset({"2"})),)}).card
+    assert left_out(federation) == {("beta", 2): code}
+    assert {item.member: item.rounds for item in card.participants}["beta"] == ROUNDS - 1
+
+
+def test_a_node_that_hangs_costs_one_deadline_and_not_one_a_round(federation: FakeFederation) -> None:
+    hang = Fault("hang", types=frozenset({"train"}))
+    card = run(federation, {"beta": (hang,)}, deadline_seconds=1.5).card
+    seconds = [event.seconds for event in federation.happened(RoundDone)]
+    assert seconds[0] >= 1.5 and max(seconds[1:]) < 1.4
+    assert {code for code in left_out(federation).values()} == {"CSL-S202"}
+    assert card.fewest_partners == 3
+
+
+def test_a_lost_reply_spends_once_and_a_late_one_is_not_used(federation: FakeFederation) -> None:
+    faults = {"beta": (Fault("lose", types=frozenset({"train"}), groups=frozenset({"1"})),)}
+    card = run(federation, faults, deadline_seconds=1.0).card
+    assert {item.member: item.rounds for item in card.participants}["beta"] == ROUNDS - 1
+    assert federation.vaults["beta"].work.count("train") == ROUNDS
+
+
+def test_an_error_text_from_a_node_reaches_no_event(federation: FakeFederation) -> None:
+    run(federation, {"beta": (Fault("fail", types=frozenset({"train"})),)})
+    assert all("ordered" not in event.reason for event in federation.happened(LeftOut))
+
+
+def test_below_the_quorum_the_study_stops_and_goes_on_later(federation: FakeFederation) -> None:
+    faults = {name: (Fault("fail", types=frozenset({"train"}), groups=frozenset({"3"})),) for name in ("alpha", "beta")}
+    with pytest.raises(FederationError) as caught:
+        run(federation, faults)
+    assert caught.value.code == "CSL-S501"
+    assert not (federation.folder / "registry").exists()
+    card = run(federation).card
+    assert federation.happened(Resumed)[0].after_round == 2
+    assert card.rounds == ROUNDS and card.fewest_partners == 4
+
+
+def test_refusals_leave_members_out_and_too_many_stop_the_study(federation: FakeFederation) -> None:
+    federation.vaults["alpha"].edits["query.offer"] = refuse
+    card = run(federation).card
+    assert [item.member for item in card.participants] == ["beta", "delta", "gamma"]
+    assert federation.happened(GrantsReceived)[0].declined == ("alpha",)
+    assert federation.vaults["alpha"].work == ["query.hello", "query.offer"]
+    federation.vaults["beta"].edits["query.offer"] = refuse
+    with pytest.raises(FederationError, match="CSL-S503"):
+        run(federation, name="summer")
+
+
+def test_one_member_on_two_nodes_takes_no_part(federation: FakeFederation) -> None:
+    with federation.grid() as grid:
+        grid._nodes[500] = grid._nodes[federation.node("gamma")]
+        card = run_study(
+            grid, draft(), federation.office, FixedRecipe(), on_event=federation.events.append, roster_seconds=20.0
+        ).card
+    assert [item.member for item in card.participants] == ["alpha", "beta", "delta"]
+    assert ("gamma", 0) in left_out(federation)
+
+
+def test_strangers_and_silent_nodes_are_ignored(federation: FakeFederation) -> None:
+    impostor = FakeVault("alpha", federation.charter, 1000, {"query.hello": lambda v, q, r: pack(key_of("nobody"), _identity(r))})
+    with federation.grid({"beta": (Fault("hang"),)}) as grid:
+        grid._nodes[500] = type(grid._nodes[100])(impostor.app(), grid._nodes[100].context, ())
+        published = run_study(
+            grid, draft(), federation.office, FixedRecipe(), on_event=federation.events.append, roster_seconds=1.0
+        )
+    assert federation.happened(RosterSettled) == [RosterSettled(("alpha", "delta", "gamma"), ("beta",))]
+    assert left_out(federation) == {("node 500", 0): "CSL-S301"}
+    assert [item.member for item in published.card.participants] == ["alpha", "delta", "gamma"]
+
+
+def _identity(reply: RecordDict):
+    from federation.messages import Identity
+
+    return Identity.from_canonical(bytes(reply[RECORD]["header"]))
+
+
+def test_too_few_connected_is_said_within_the_time_limit(federation: FakeFederation) -> None:
+    with pytest.raises(FederationError, match="CSL-S502"):
+        run(federation, {"beta": (Fault("hang"),), "alpha": (Fault("fail"),)}, roster_seconds=0.5)
+
+
+def test_a_forged_receipt_is_dropped_and_a_differing_one_is_passed_on(federation: FakeFederation) -> None:
+    def another_model(vault: FakeVault, request: RecordDict, reply: RecordDict) -> RecordDict:
+        from federation.messages import ModelReceipt
+
+        receipt = ModelReceipt.from_canonical(bytes(reply[RECORD]["header"]))
+        return pack(vault.key, receipt.model_copy(update={"model": "0" * 64}))
+
+    federation.vaults["alpha"].edits["query.model"] = another_model
+    federation.vaults["beta"].edits["query.model"] = lambda v, q, r: pack(key_of("nobody"), Acknowledged(study="0" * 64, member="beta"))
+    run(federation)
+    assert federation.happened(Delivered) == [Delivered(("alpha", "delta", "gamma"), False)]
+    assert {item.receipt.model for item in federation.vaults["gamma"].seen[0].receipts} > {"0" * 64}
+
+
+def test_interrupted_anywhere_the_result_is_the_same(tmp_path: Path) -> None:
+    whole = FakeFederation.make(tmp_path / "whole")
+    reference = run(whole)
+    steps = len(whole.events)
+    assert steps >= 2 * ROUNDS + 5
+    for stop in range(steps):
+        federation = FakeFederation.make(tmp_path / str(stop))
+        with pytest.raises(KeyboardInterrupt):
+            run(federation, stop_at=lambda event, f=federation, n=stop: len(f.events) == n + 1)
+        again = run(federation)
+        assert again.sealed == reference.sealed and again.content == reference.content
+        for vault in federation.vaults.values():
+            # Nothing was computed, hence spent, twice; only the roll is called again, with another nonce in real life.
+            assert vault.work.count("query.offer") == 1 and vault.work.count("train") == ROUNDS and vault.work.count("evaluate") == 1
+
+
+def test_a_checkpoint_of_another_draft_is_not_continued(federation: FakeFederation) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(federation, stop_at=lambda event: isinstance(event, RoundDone))
+    with pytest.raises(StorageError, match="CSL-S402"):
+        run(federation, epsilon=0.5)
+
+
+def test_a_draft_that_does_not_fit_names_every_problem(federation: FakeFederation) -> None:
+    with pytest.raises(DocumentError) as caught:
+        run(federation, contract="other", min_partners=9)
+    assert caught.value.code == "CSL-S101"
+    assert caught.value.cause.count("\n  ") >= 2
+    assert "min_partners" in caught.value.cause and "contract" in caught.value.cause
+
+
+def test_another_key_than_the_charters_is_refused(federation: FakeFederation) -> None:
+    with pytest.raises(IntegrityError, match="CSL-S102"):
+        Office(federation.charter, federation.contract, key_of("alpha"), federation.folder, federation.folder)
