@@ -4,7 +4,8 @@ Usage: `python benchmarks/dp_sgd.py [--quick]`. One torch thread. Within one run
 compared, so that another program on the machine slows all of them alike.
 
 - *plain*: PyTorch without privacy, batches are slices of the same tensors;
-- *ours*: `client.training.local_steps`, as a vault runs it: Poisson draws, book-keeping clipping, operating-system noise, tail averaging;
+- *ours*: `client.training.local_steps`, as a vault runs it: Poisson draws, book-keeping clipping, operating-system noise, tail averaging
+  (the row norms of one-layer models are found in the warm-up, as a vault finds them once for all rounds);
 - *Opacus*: `PrivacyEngine.make_private` with its own Poisson loader and hooks.
 """
 
@@ -62,9 +63,13 @@ class Row:
         """What misses its target."""
         found = []
         if self.batch in PLAIN_BATCHES and self.ours > PLAIN_LIMIT * self.plain:
-            found.append(f"{self.case} at {self.batch}: {self.ours / self.plain:.2f} x plain PyTorch, target {PLAIN_LIMIT}")
+            found.append(
+                f"{self.case} at {self.batch}: {self.ours / self.plain:.2f} x plain PyTorch, target {PLAIN_LIMIT}"
+            )
         if self.batch == OPACUS_BATCH and self.opacus < OPACUS_LIMIT * self.ours:
-            found.append(f"{self.case} at {self.batch}: {self.opacus / self.ours:.1f} x faster than Opacus, target {OPACUS_LIMIT}")
+            found.append(
+                f"{self.case} at {self.batch}: {self.opacus / self.ours:.1f} x faster than Opacus, target {OPACUS_LIMIT}"
+            )
         return found
 
 
@@ -96,7 +101,7 @@ def plain_epoch(case: Case, batch: int) -> Callable[[], None]:
             part = slice(start, start + batch)
             optimizer.zero_grad()
             logits = network(case.inputs.dense[part], case.inputs.codes[part])
-            binary_cross_entropy_with_logits(logits, case.labels[part]).backward()
+            torch.autograd.backward(binary_cross_entropy_with_logits(logits, case.labels[part]))
             optimizer.step()
 
     return run
@@ -131,14 +136,19 @@ def opacus_epoch(case: Case, batch: int) -> Callable[[], None]:
     optimizer = torch.optim.SGD(network.parameters(), lr=STEP, momentum=MOMENTUM)
     loader = DataLoader(TensorDataset(case.inputs.dense, case.inputs.codes, case.labels), batch_size=batch)
     wrapped, private, loader = PrivacyEngine().make_private(
-        module=network, optimizer=optimizer, data_loader=loader, noise_multiplier=1.0, max_grad_norm=1.0, poisson_sampling=True
+        module=network,
+        optimizer=optimizer,
+        data_loader=loader,
+        noise_multiplier=1.0,
+        max_grad_norm=1.0,
+        poisson_sampling=True,
     )
     model: nn.Module = wrapped
 
     def run() -> None:
         for dense, codes, labels in loader:
             private.zero_grad()
-            binary_cross_entropy_with_logits(model(dense, codes), labels).backward()
+            torch.autograd.backward(binary_cross_entropy_with_logits(model(dense, codes), labels))
             private.step()
 
     return run
@@ -165,10 +175,12 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="5,000 rows and 2 turns: shows that it runs")
     quick: bool = parser.parse_args().quick
     torch.set_num_threads(1)
-    warnings.filterwarnings("ignore", module="opacus")
+    warnings.filterwarnings("ignore", message="Full backward hook|Secure RNG|Optimal order")
     rows = 5_000 if quick else ROWS
     print(f"DP-SGD, one epoch of {rows:,} customers, one torch thread; milliseconds are medians of interleaved turns\n")
-    print(f"{'model':<26}{'batch':>6}{'plain ms':>10}{'ours ms':>10}{'Opacus ms':>11}{'ours/plain':>12}{'Opacus/ours':>13}")
+    print(
+        f"{'model':<26}{'batch':>6}{'plain ms':>10}{'ours ms':>10}{'Opacus ms':>11}{'ours/plain':>12}{'Opacus/ours':>13}"
+    )
     failures: list[str] = []
     for case in cases(rows):
         for batch in BATCHES:
@@ -188,7 +200,8 @@ def _hats(values: NDArray[np.float32], knots: int) -> NDArray[np.float32]:
     """Piecewise-linear basis of each column on equal knots in [-1, 1]: float32 [n, columns * knots]."""
     places = np.linspace(-1.0, 1.0, knots, dtype=np.float32)
     distance = np.abs(values[:, :, None] - places) * (knots - 1) / 2
-    return np.maximum(0.0, 1.0 - distance).reshape(len(values), -1).astype(np.float32)
+    hats: NDArray[np.float32] = np.maximum(0.0, 1.0 - distance).reshape(len(values), -1).astype(np.float32)
+    return hats
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from client.cohort import CONTACT, Cohort, read_cohort, split
+from client.cohort import Cohort, read_cohort, split
 from client.config import NodeConfig
 from client.tables import Want
 from client.validation import Findings
@@ -82,6 +82,7 @@ def check(
     contract: FeatureContract,
     declaration: Declaration,
     purpose: str,
+    contact: str,
     holdout: Holdout | None = None,
     key: bytes | None = None,
 ) -> CheckReport:
@@ -91,7 +92,7 @@ def check(
     vault's hold-out `key`) adds the sizes of the two parts.
     """
     cohort, learn = _read(node, contract, declaration, purpose, "learn")
-    _, score = _read(node, contract, declaration, CONTACT, "score")
+    _, score = _read(node, contract, declaration, contact, "score")
     training, held_out = _sizes(cohort, holdout, key)
     advice: tuple[str, ...] = ()
     if cohort is not None:
@@ -168,7 +169,8 @@ def _counts(report: CheckReport) -> Table:
 
 
 def _columns(findings: Findings) -> Table:
-    table = Table(title=f"columns: {NOTICE}", title_justify="left")
+    title = f"columns: {NOTICE}"
+    table = Table(title=title, title_justify="left", min_width=len(title) + 2)
     for name in ("column", "missing", "clipped"):
         table.add_column(name, justify="left" if name == "column" else "right")
     for name, facts in findings.columns.items():

@@ -22,9 +22,6 @@ Columns = dict[str, np.ndarray[Any, Any]]
 """By contract column: numeric float64 in the contract's unit (NaN missing, not yet clipped); categorical int64 index
 (-1 unknown); flag float64 0/1 (NaN missing). A column that the institution lacks is absent."""
 
-CONTACT = "contact"
-"""The purpose that a customer must have agreed to before she may appear on a name list."""
-
 
 @dataclass(frozen=True, eq=False)
 class Cohort:
@@ -59,7 +56,8 @@ def load_cohort(
     Parameters
     ----------
     purpose:
-        What the customers must have agreed to. For `want="score"` it is `contact`, whatever the study's purpose.
+        What the customers must have agreed to, by the name that node.yaml's consent gives it: to be learnt
+        from, or to be contacted.
     want:
         "learn": features before the as-of date and the label after it (or the table's labelled rows). "score": the
         newest features, without label (or the rows that the mapping names).
@@ -88,16 +86,15 @@ def read_cohort(
         )
     findings.stop_on_faults()
     assert mapping is not None
-    agreed = CONTACT if want == "score" else purpose
     with Session(node, _sources(node, mapping, want)) as session:
-        attach_consent(session, node, agreed, findings)
+        attach_consent(session, node, purpose, findings)
         if isinstance(mapping, TableMapping):
             cohort = _from_table(session, mapping, contract, want, findings)
         else:
             cohort = _from_log(session, mapping, contract, declaration, want, findings)
     _describe(cohort, contract, findings)
     if not len(cohort):
-        findings.fault("CSL-C109", contract.name, f'no customer is left for the purpose "{agreed}"')
+        findings.fault("CSL-C109", contract.name, f'no customer is left for the purpose "{purpose}"')
         findings.stop_on_faults()
     return cohort
 

@@ -36,6 +36,22 @@ def attach_consent(session: Session, node: NodeConfig, purpose: str, findings: F
     )
 
 
+def consenting(node: NodeConfig, purpose: str) -> frozenset[str]:
+    """Return the identifiers of all customers who agreed to a purpose, read from the consent table alone.
+
+    Raises
+    ------
+    DataError
+        CSL-C113 when no consent can be read, and the faults of its source.
+    """
+    findings = Findings()
+    sources = [] if node.consent is None else [node.consent.source]
+    with Session(node, sources) as session:
+        attach_consent(session, node, purpose, findings)
+        findings.stop_on_faults()
+        return frozenset(str(row[0]) for row in session.rows(f"SELECT customer FROM {CONSENTED}"))
+
+
 def _columns(consent: Consent, purpose: str) -> list[str]:
     if isinstance(consent, ConsentRows):
         return [consent.customer, consent.purpose, consent.granted]

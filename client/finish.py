@@ -16,6 +16,7 @@ from client.adoption import Adoption, check_model
 from client.calibration import Calibration, CalibrationReport, calibrate, calibration_report
 from client.cohort import Cohort, load_cohort
 from client.config import NodeConfig
+from client.consent import consenting
 from client.home import Home
 from client.names import Capacity, TopCustomers, choose, write_list
 from client.scoring import logits_of, score
@@ -150,7 +151,7 @@ class Finish:
         rules_file = self._home.root / "lists.yaml"
         rules = load_yaml(rules_file, ListRules) if rules_file.exists() else ListRules()
         capacity = rules.capacity.get(self._contract.name, DEFAULT_CAPACITY)
-        listed = choose(scores, capacity, {str(customer) for customer in cohort.ids}, self._key)
+        listed = choose(scores, capacity, consenting(self._node, contact), self._key)
         written = write_list(
             self._home.folder("lists"),
             listed,

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from client.check import check, show
+from client.check import check
 from client.config import load_node
 from client.finish import Decision
 from client.home import Home
@@ -47,7 +47,7 @@ def init(
 @app.command("check")
 def check_command(
     home: HomeArgument,
-    contract: Annotated[str | None, typer.Option(help="Only this contract; all that node.yaml maps otherwise.")] = None,
+    contract: Annotated[str | None, typer.Option(help="Only this contract; all that the policy allows otherwise.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Try mapping, consent and contract on your own tables, without releasing anything.
@@ -58,25 +58,26 @@ def check_command(
     charter, node = place.charter(), load_node(place.node_file)
     policy = load_yaml(place.policy_file, Policy)
     reports = []
-    for name in [contract] if contract else sorted(node.contracts):
-        declaration = charter.member(node.member).declaration(name)
+    for rule in policy.studies:
+        if contract not in (None, rule.contract):
+            continue
+        declaration = charter.member(node.member).declaration(rule.contract)
         if declaration is None:
             raise DataError(
-                "CSL-C601", f"The charter has no declaration of {node.member} for {name}.", "Declare the cohort first."
+                "CSL-C611", f"The charter has no declaration of {node.member} for {rule.contract}.", "Declare the cohort first."
             )
-        consents = sorted({rule.consent for rule in policy.purposes})
-        reports.append(check(node, place.contract(charter, name), declaration, consents, policy.contact_consent))
+        consents = sorted({item.consent for item in policy.purposes if item.id in rule.purposes})
+        pinned = place.contract(charter, rule.contract)
+        reports += [check(node, pinned, declaration, consent, policy.contact_consent, rule.holdout) for consent in consents]
+    if not reports:
+        raise DataError("CSL-C614", f"The policy allows no study on {contract}.", "Name one of the policy's contracts.")
     if as_json:
         typer.echo(json.dumps([report.as_dict() for report in reports]))
     else:
         for report in reports:
-            show(report, Console())
+            Console().print(report)
     if not all(report.ok for report in reports):
-        raise DataError(
-            "CSL-C602",
-            "A study could not be served from these tables.",
-            "Correct what is listed above, and check again.",
-        )
+        raise DataError("CSL-C612", "A study could not be served from these tables.", "Correct what is listed above, and check again.")
 
 
 @app.command()
@@ -123,7 +124,7 @@ def names(
     found = sorted(Home(home).folder("lists").glob(f"{study or '*'}-*.csv"), key=lambda path: path.stat().st_mtime)
     if not found:
         raise StorageError(
-            "CSL-C603",
+            "CSL-C613",
             "There is no name list yet.",
             "A list is written when a study ends; see `consilience node status`.",
         )

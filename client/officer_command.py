@@ -44,8 +44,9 @@ def check_policy(
 ) -> None:
     """Say in plain words what a policy allows, and warn of common mistakes.
 
-    Nothing is changed or sent. With --home, delta and cohort are compared with what the charter declares, and you
-    learn whether the vault's ledger would take the policy.
+    Nothing is changed or sent. With --home, delta and cohort are compared
+    with what the charter declares, and you learn whether the vault's ledger
+    would take the policy.
     """
     policy = load_yaml(file, Policy)
     lines = explain(policy, Home(home).charter() if home is not None else None)
@@ -72,12 +73,12 @@ def check_policy(
 def budget(home: HomeArgument, as_json: JsonOption = False) -> None:
     """Show what was spent of the privacy budget, what is reserved, and what is left.
 
-    Two accounts, training and hold-out: no customer is in both, so that each has the whole budget. Reserved is what
-    open studies hold; it counts as spent until they are closed. "Left" is the largest epsilon that one more study could
-    have.
+    Two accounts, training and hold-out: no customer is in both, so each has the whole budget.
+    Reserved is what open studies hold; it counts as used until they are closed.
+    Left is the largest epsilon that one more study could have.
 
-    The enforced figures decide. The last column is information only: the tight figure for the same releases, had all
-    been planned beforehand.
+    These figures decide. The last column is information only:
+    the tight figure for what is used, had all of it been planned beforehand.
     """
     with _ledger(Home(home)) as opened:
         rows = [_budget_row(opened, item) for item in opened.spending(time.time_ns() // 1_000_000)]
@@ -90,15 +91,17 @@ def budget(home: HomeArgument, as_json: JsonOption = False) -> None:
     table = Table(title="Privacy budget: epsilon at the policy's delta", title_justify="left")
     for column in ("account", "budget", "delta"):
         table.add_column(column)
-    for column in ("allowed", "spent", "reserved", "left", "information:\ntight figure"):
+    for column in ("allowed", "spent", "reserved", "used", "left", "information:\ntight figure"):
         table.add_column(column, justify="right")
     for row in rows:
         tight = "" if row["tight_epsilon"] is None else f"{row['tight_epsilon']:.3f}"
-        figures = [
-            f"{row[name]:.3f}" for name in ("allowed_epsilon", "spent_epsilon", "reserved_epsilon", "left_epsilon")
-        ]
+        figures = [f"{row[name + '_epsilon']:.3f}" for name in ("allowed", "spent", "reserved", "used", "left")]
         table.add_row(row["account"], row["budget"], f"{row['delta']:g}", *figures, tight)
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    console.print(
+        "Epsilons do not add up like money. Left: the largest that one more study could have.", highlight=False
+    )
 
 
 def _budget_row(opened: LedgerReader, item: Spending) -> dict[str, Any]:
@@ -211,8 +214,11 @@ def verify_ledger(
 ) -> None:
     """Check a ledger from its first entry to its last, with the public key alone.
 
-    Chain, signatures, Merkle tree, time, rules, and all arithmetic recomputed from the privacy events. A ledger whose
-    last entries were cut off is consistent in itself: keep a tree head elsewhere and give it by --head.
+    Chain, signatures, Merkle tree, time, rules, and all arithmetic, computed
+    anew from the privacy events. Exit code 6 when anything is wrong.
+
+    A ledger whose last entries were cut off is consistent in itself:
+    keep a tree head elsewhere and give it by --head.
     """
     path = Home(target).ledger_file if target.is_dir() else target
     result = verify(path, _public_key(target, key), _tree_head(head))

@@ -1,7 +1,8 @@
 """Plots of an additive model's shape functions: what each feature does to the score, exactly as the model computes it.
 
-Every panel is read off the basis, whose sum scoring uses, so the picture cannot differ from the reasons. Grey tones and markers only, for paper. Where an institution's own customers are given, curves are centred on
-their average and a strip shows where they lie: such a picture stays local.
+Every panel is read off the basis, whose sum scoring uses, so the picture cannot differ from the reasons. Grey tones and markers only,
+for paper. Where an institution's own customers are given, curves are centred on their average and a strip shows where they lie: such
+a picture stays local.
 """
 
 import io

@@ -27,7 +27,7 @@ import sqlalchemy as sa
 from client.config import CsvSource, NodeConfig, ParquetSource, Source, SqlSource
 from client.sql import Field, identifier, literal
 from client.validation import Findings
-from federation.errors import DataError
+from federation.errors import DataError, StorageError
 
 BATCH = 50_000
 _GLOB = re.compile(r"[*?\[\]{}]")
@@ -199,7 +199,7 @@ def _reader(source: CsvSource | ParquetSource, path: Path) -> str:
         return f"read_parquet({literal(str(path))})"
     return (
         f"read_csv({literal(str(path))}, delim = {literal(source.delimiter)}, encoding = {literal(source.encoding)}, "
-        "header = true, all_varchar = true, quote = '\"', escape = '\"', strict_mode = true)"
+        "header = true, skip = 0, comment = '', all_varchar = true, quote = '\"', escape = '\"', strict_mode = true)"
     )
 
 
@@ -243,12 +243,17 @@ def _text(value: object) -> str | None:
 def _spill_folder(home: Path) -> Path:
     """Make a private folder for spilling, and remove those of processes that are gone."""
     root = home / "tmp"
-    root.mkdir(mode=0o700, exist_ok=True)
-    for old in root.glob("spill-*-*"):
-        process = old.name.split("-")[1]
-        if process.isdigit() and not _alive(int(process)):
-            shutil.rmtree(old, ignore_errors=True)
-    return Path(tempfile.mkdtemp(prefix=f"spill-{os.getpid()}-", dir=root))
+    try:
+        root.mkdir(mode=0o700, exist_ok=True)
+        for old in root.glob("spill-*-*"):
+            process = old.name.split("-")[1]
+            if process.isdigit() and not _alive(int(process)):
+                shutil.rmtree(old, ignore_errors=True)
+        return Path(tempfile.mkdtemp(prefix=f"spill-{os.getpid()}-", dir=root))
+    except OSError as error:
+        raise StorageError(
+            "CSL-C002", f"{root} cannot be written: {error.strerror}.", "Correct the rights of the home folder."
+        ) from error
 
 
 def _alive(process: int) -> bool:

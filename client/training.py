@@ -85,8 +85,8 @@ def local_steps(
     """Return one round's release of `fedavg`: the change of the weights over local DP-SGD steps.
 
     Each step draws customers anew, divides the noisy clipped sum by `sampling_rate * declared_size` (never by the true batch)
-    and takes a step of SGD with momentum. The weights returned are the average over the second half of the steps (tail averaging: part of the
-    noise of single steps cancels, at no cost in privacy) less those at the start. The network ends at the last step's weights.
+    and takes a step of SGD with momentum. The weights returned are the average over the second half of the steps (tail averaging:
+    part of the noise of single steps cancels, at no cost in privacy) less those at the start. The network ends at the last step's weights.
 
     Parameters
     ----------
@@ -124,7 +124,13 @@ def local_steps(
 
 
 def _optimizer(
-    keeper: BookKeeper, step_size: float, momentum: float, clip: float, noise_multiplier: float, steps: int, source: RandomSource
+    keeper: BookKeeper,
+    step_size: float,
+    momentum: float,
+    clip: float,
+    noise_multiplier: float,
+    steps: int,
+    source: RandomSource,
 ) -> BookKeepingOptimizer:
     return BookKeepingOptimizer(
         torch.optim.SGD([keeper.flat], lr=step_size, momentum=momentum, fused=True),
@@ -143,7 +149,11 @@ class _Cohort:
 
     def __init__(self, network: Network, keeper: BookKeeper, inputs: Inputs, labels: Tensor, clip: float) -> None:
         self._network, self._keeper, self._inputs, self._labels = network, keeper, inputs, labels
-        self._closed = LogisticSums(inputs.dense, inputs.squared_norms, labels, clip) if isinstance(network, LinearNetwork) else None
+        self._closed = (
+            LogisticSums(inputs.dense, inputs.inverse_norms, labels, clip)
+            if isinstance(network, LinearNetwork)
+            else None
+        )
 
     def show(self, rows: Tensor) -> None:
         """Let the keeper see the summed loss of `rows`; an empty draw shows it nothing. One layer needs no autograd."""
@@ -155,7 +165,7 @@ class _Cohort:
             return
         batch = self._inputs.take(rows)
         logits = self._network(batch.dense, batch.codes)
-        answers = self._labels.index_select(0, rows)
+        answers = self._labels.index_select(0, rows).to(logits.dtype)
         self._keeper.backward(binary_cross_entropy_with_logits(logits, answers, reduction="sum"))
 
 
@@ -174,7 +184,7 @@ def _draws(n: int, rate: float, steps: int, source: RandomSource) -> Iterator[Te
 
 
 def _as_tensor(labels: NDArray[np.float64]) -> Tensor:
-    return torch.from_numpy(np.asarray(labels, dtype=np.float32))
+    return torch.tensor(np.asarray(labels, dtype=np.float64))
 
 
 def _arrays(keeper: BookKeeper, vector: Tensor) -> Update:

@@ -157,7 +157,10 @@ class Vault:
 
     def _refuse(self, error: ConsilienceError, message_type: str) -> RecordDict:
         logger.warning("refused %s: %s", message_type, error)
-        self._ledger.refuse(error.code, message_type, error.cause)
+        try:
+            self._ledger.refuse(error.code, message_type, error.cause)
+        except ConsilienceError as unwritten:  # a full disk must not make this refusal look unlike the others
+            logger.error("the refusal could not be written down: %s", unwritten)
         return pack(self._identity, Refusal(member=self.member))
 
     def _wait_for_grid(self, started: float) -> None:

@@ -1,22 +1,25 @@
 """The encoding of the linear models: public knots and categories in, centred and scaled columns out.
 
-A `logistic` model gives each numeric column one weight. An `additive` model gives it a curve that bends at the contract's knots and
-nowhere else: the row is first written in the hat basis h_1 .. h_k (piecewise linear, h_j is 1 at knot j and 0 at the others), then multiplied by a
-public k x k matrix S. The fitted curve has the value (S w)_j at knot j and is a straight line between knots, on the column's own
-scale: it can be plotted and explained exactly.
+A `logistic` model gives each numeric column one weight. An `additive` model gives it a curve that bends at the
+contract's knots and nowhere else: the row is first written in the hat basis h_1 .. h_k (piecewise linear, h_j is 1
+at knot j and 0 at the others), then multiplied by a public k x k matrix S. The fitted curve has the value (S w)_j
+at knot j and is a straight line between knots, on the column's own scale: it can be plotted and explained exactly.
 
-Why S, and not plain hats: clipped noisy gradients reach every coordinate with the same noise, so what can be learned is decided by the kernel
-K = S S'. Plain hats (K = I) spend the same budget on every jagged curve as on a plain trend. K is half a straight line and half
-the exponential (Ornstein-Uhlenbeck) covariance exp(-2|i - j| / (k - 1)) of values at knots i and j; both are centred, so that a constant, which
-the intercept already holds, costs nothing. Rasmussen and Williams 2006, sections 2.2 and 4.2.1, have the kernels; that the straight line is inside makes
-`additive` contain `logistic`. S is the symmetric square root of K, so coordinate j still belongs to knot j.
+Why S, and not plain hats: clipped noisy gradients reach every coordinate with the same noise, so what can be
+learned is decided by the kernel K = S S'. Plain hats (K = I) spend the same budget on every jagged curve as on a
+plain trend. K is half a straight line and half the exponential (Ornstein-Uhlenbeck) covariance exp(-2|i - j| / (k -
+1)) of values at knots i and j; both are centred, so that a constant, which the intercept already holds, costs
+nothing. Rasmussen and Williams 2006, sections 2.2 and 4.2.1, have the kernels; that the straight line is inside
+makes `additive` contain `logistic`. S is the symmetric square root of K, so coordinate j still belongs to knot j.
 
-*Public reference.* Centring and scaling need a distribution, and the data's own would have to be paid for: instead all intervals between knots
-are taken to be equally likely, and values uniform within. A contract whose knots are closer where customers are more frequent thus scales itself.
+*Public reference.* Centring and scaling need a distribution, and the data's own would have to be paid for: instead
+all intervals between knots are taken to be equally likely, and values uniform within. A contract whose knots are
+closer where customers are more frequent thus scales itself.
 
-*Row norms.* Each contract column adds at most 1 to the squared norm of a row (`additive`), all rows are multiplied by ROW_NORM / sqrt(columns): so
-||x|| <= ROW_NORM whatever the contract's length, and one rule for steps and clips fits all (`server.recipe`). An intercept of 1 beside rows of norm 4 takes
-1/17 of what clipping leaves for the features.
+*Row norms.* Each contract column adds at most 1 to the squared norm of a row (`additive`), all rows are multiplied
+by ROW_NORM / sqrt(columns): so ||x|| <= ROW_NORM whatever the contract's length, and one rule for steps and clips
+fits all (`server.recipe`). An intercept of 1 beside rows of norm 4 takes 1/17 of what clipping leaves for the
+features.
 
 Nothing here is learned: two institutions with the same contract encode a customer to the same bits.
 """
@@ -45,8 +48,8 @@ _LINE = 0.5  # share of the straight line in a curve's prior variance
 class _Block:
     """The encoded columns of one contract column: a table of rows to look up, or to interpolate between.
 
-    `table` is float64 [k, d]: for numeric columns the encoded row at each knot; for categories and flags the row of each value.
-    `absent` is float64 [d]: the row of a missing value.
+    `table` is float64 [k, d]: for numeric columns the encoded row at each knot; for categories and flags the row of
+    each value. `absent` is float64 [d]: the row of a missing value.
     """
 
     column: NumericColumn | CategoricalColumn | FlagColumn
@@ -94,7 +97,9 @@ class Basis:
             CSL-F401 for another kind of model.
         """
         if kind not in ("additive", "logistic"):
-            raise DocumentError("CSL-F401", f'There is no basis for a model of kind "{kind}".', "Use additive or logistic.")
+            raise DocumentError(
+                "CSL-F401", f'There is no basis for a model of kind "{kind}".', "Use additive or logistic."
+            )
         scale = ROW_NORM / np.sqrt(len(contract.columns))
         return cls(kind, tuple(_block(column, kind, float(scale)) for column in contract.columns))
 
@@ -120,8 +125,9 @@ class Basis:
         Parameters
         ----------
         columns:
-            By contract column name, all of length n: numeric float64 in the column's own unit with NaN for missing (values outside the bounds count
-            as the nearest bound), categorical int64 with -1 for unknown, flag float64 0 / 1 / NaN. An optional column may be absent.
+            By contract column name, all of length n: numeric float64 in the column's own unit with NaN for missing
+            (values outside the bounds count as the nearest bound), categorical int64 with -1 for unknown, flag
+            float64 0 / 1 / NaN. An optional column may be absent.
 
         Raises
         ------
@@ -130,7 +136,9 @@ class Basis:
         """
         lengths = {len(values) for values in columns.values()}
         if len(lengths) > 1:
-            raise DocumentError("CSL-F403", "The columns differ in length.", "Pass one value a customer for every column.")
+            raise DocumentError(
+                "CSL-F403", "The columns differ in length.", "Pass one value a customer for every column."
+            )
         n = lengths.pop() if lengths else 0
         encoded = np.empty((n, self.width), dtype=np.float32)
         for part in self._parts:
@@ -138,7 +146,9 @@ class Basis:
             if name in columns:
                 encoded[:, self.blocks[name]] = part.encode(columns[name])
             elif part.column.required:
-                raise DocumentError("CSL-F402", f"The contract requires column {name}.", "Map it in the node's configuration.")
+                raise DocumentError(
+                    "CSL-F402", f"The contract requires column {name}.", "Map it in the node's configuration."
+                )
             else:
                 encoded[:, self.blocks[name]] = part.absent
         return encoded
@@ -146,8 +156,9 @@ class Basis:
     def shape(self, weights: NDArray[np.floating], column: str) -> tuple[Floats | tuple[str, ...], Floats]:
         """Return what one column adds to the logit: (points, contributions), exact.
 
-        Points are the knots in the column's own unit (between them the contribution is a straight line on the column's scale, see
-        `on_scale`), or the categories, or no / yes; the missing or unknown value is not among them: see `absent`. KeyError for a name that is not in the contract.
+        Points are the knots in the column's own unit (between them the contribution is a straight line on the
+        column's scale, see `on_scale`), or the categories, or no / yes; the missing or unknown value is not among
+        them: see `absent`. KeyError for a name that is not in the contract.
         """
         part = self._by_name[column]
         contribution = part.table @ np.asarray(weights, dtype=np.float64).reshape(-1)[self.blocks[column]]
@@ -157,11 +168,17 @@ class Basis:
         return tuple(names), contribution
 
     def absent(self, weights: NDArray[np.floating], column: str) -> float:
-        """Return what a missing or unknown value of one column adds to the logit; KeyError for a name that is not in the contract."""
-        return float(self._by_name[column].absent @ np.asarray(weights, dtype=np.float64).reshape(-1)[self.blocks[column]])
+        """Return what a missing or unknown value of one column adds to the logit.
+
+        KeyError for a name that is not in the contract.
+        """
+        return float(
+            self._by_name[column].absent @ np.asarray(weights, dtype=np.float64).reshape(-1)[self.blocks[column]]
+        )
 
     def contributions(self, encoded: NDArray[np.float32], weights: NDArray[np.floating]) -> Floats:
-        """Return each contract column's part of the logit, float64 [n, contract columns]; with the intercept they add up to it.
+        """Return each contract column's part of the logit, float64 [n, contract columns]; with the intercept they
+        add up to it.
 
         Parameters
         ----------
@@ -174,8 +191,13 @@ class Basis:
         terms = [encoded[:, place].astype(np.float64) @ own[place] for place in self.blocks.values()]
         return np.stack(terms, axis=1)
 
-    def contribution(self, column: str, raw: NDArray[np.float64] | NDArray[np.int64], weights: NDArray[np.floating]) -> Floats:
-        """Return what n values of one column, as `encode` takes them, add to the logit: float64 [n]; KeyError for an unknown name."""
+    def contribution(
+        self, column: str, raw: NDArray[np.float64] | NDArray[np.int64], weights: NDArray[np.floating]
+    ) -> Floats:
+        """Return what n values of one column, as `encode` takes them, add to the logit.
+
+        Float64 [n]; KeyError for an unknown name.
+        """
         own = np.asarray(weights, dtype=np.float64).reshape(-1)[self.blocks[column]]
         return np.asarray(self._by_name[column].encode(raw).astype(np.float64) @ own)
 
@@ -185,7 +207,10 @@ class Basis:
 
 
 def on_scale(column: NumericColumn, values: Floats) -> Floats:
-    """Clip to the public bounds and go to the scale on which the basis is straight: ln(1 + x - low) for `log`, else x itself."""
+    """Clip to the public bounds and go to the scale on which the basis is straight.
+
+    Ln(1 + x - low) for `log`, else x itself.
+    """
     inside = np.clip(values, column.low, column.high)
     return np.log1p(inside - column.low) if column.scale == "log" else inside
 
@@ -221,7 +246,10 @@ def _line(points: Floats) -> Floats:
 
 
 def _curve_kernel(line: Floats) -> Floats:
-    """Prior covariance of a curve's values at the knots, centred under the reference, largest variance 1: float64 [k, k]."""
+    """Prior covariance of a curve's values at the knots, centred under the reference, largest variance 1.
+
+    Float64 [k, k].
+    """
     size = len(line)
     place = np.arange(size) / (size - 1)
     rough = np.exp(-np.abs(place[:, None] - place[None, :]) / _LENGTH)

@@ -7,21 +7,21 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.utils import skip_init
 
-from federation.basis import Basis
+from federation.basis import Basis, Columns, on_scale
 from federation.contract import CategoricalColumn, FeatureContract, NumericColumn
-from federation.errors import IntegrityError
+from federation.errors import DocumentError, IntegrityError
 from federation.study import MlpModel, Model
 
-Columns = Mapping[str, NDArray[np.float64] | NDArray[np.int64]]
-
 _START = 20_260_101  # starting weights are public: nothing secret is ever drawn from this number
+Layer = TypeVar("Layer", bound=nn.Module)
+
 _BLOCK = 1024
 _TANH_GAIN = (
     5.0 / 3.0
@@ -47,13 +47,14 @@ class Inputs:
         return self.dense.shape[0]
 
     @cached_property
-    def squared_norms(self) -> Tensor:
-        """Squared L2 norm of each row of `dense`, float64 [n]: found once, for every round reads it."""
-        norms = torch.empty(len(self), dtype=torch.float64)
+    def inverse_norms(self) -> Tensor:
+        """1 / sqrt(|x|^2 + 1) of each row x of `dense`, float64 [n], 0 for a row with NaN or infinity: found once, read every round."""
+        found = torch.empty(len(self), dtype=torch.float64)
         for start in range(0, len(self), _BLOCK):
             part = slice(start, start + _BLOCK)
-            norms[part] = torch.linalg.vector_norm(self.dense[part].to(torch.float64), dim=1).square_()
-        return norms
+            norms = torch.linalg.vector_norm(self.dense[part].to(torch.float64), dim=1)
+            found[part] = norms.square_().add_(1.0).rsqrt_().nan_to_num_(nan=0.0)
+        return found
 
     def take(self, rows: Tensor | NDArray[np.int64]) -> "Inputs":
         """Return the rows at these positions (int64)."""
@@ -75,8 +76,7 @@ class LinearNetwork(Network):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.linear = skip_init(nn.Linear, width, 1)
-        _zero(self.linear)
+        self.linear = _linear(width, 1)
 
     def forward(self, dense: Tensor, codes: Tensor) -> Tensor:
         """Return logits, float32 [n]; `codes` has no columns."""
@@ -106,17 +106,15 @@ class MlpNetwork(Network):
         start = torch.Generator().manual_seed(_START)
         # The prefix keeps a column called "type" or "keys" from clashing with an attribute of torch's containers.
         self.embeddings = nn.ModuleDict(
-            {f"column_{name}": skip_init(nn.Embedding, rows, embedding) for name, rows in tables}
+            {f"column_{name}": _empty(nn.Embedding(rows, embedding, device="meta")) for name, rows in tables}
         )
         widths = [dense_width + embedding * len(tables), *hidden]
-        self.hidden = nn.ModuleList(skip_init(nn.Linear, a, b) for a, b in zip(widths, widths[1:], strict=False))
-        self.head = skip_init(nn.Linear, widths[-1], 1)
+        self.hidden = nn.ModuleList(_linear(a, b) for a, b in zip(widths, widths[1:], strict=False))
+        self.head = _linear(widths[-1], 1)
         for table in self.embeddings.values():
             nn.init.normal_(_weight(table), std=1.0 / math.sqrt(embedding), generator=start)
         for layer in self.hidden:
-            _zero(layer)
             nn.init.xavier_uniform_(_weight(layer), gain=_TANH_GAIN, generator=start)
-        _zero(self.head)
 
     def forward(self, dense: Tensor, codes: Tensor) -> Tensor:
         """Return logits, float32 [n]."""
@@ -154,11 +152,16 @@ def encode(model: Model, contract: FeatureContract, columns: Columns) -> Inputs:
     columns:
         By contract column name, all of length n: numeric float64 with NaN for missing, categorical int64 with -1 for unknown,
         flag float64 0 / 1 / NaN.
+
+    Raises
+    ------
+    DocumentError
+        CSL-F402 or CSL-F603 when a required column is absent, CSL-F403 or CSL-F604 when the columns differ in length.
     """
     if not isinstance(model, MlpModel):
         dense = np.asarray(Basis.of(contract, model.kind).encode(columns), dtype=np.float32)
         return Inputs(torch.from_numpy(dense), torch.empty((len(dense), 0), dtype=torch.int64))
-    n = len(next(iter(columns.values()))) if columns else 0
+    n = _length(contract, columns)
     parts: list[NDArray[np.float64]] = []
     codes: list[NDArray[np.int64]] = []
     for column in contract.columns:
@@ -206,6 +209,19 @@ def load_weights(network: nn.Module, tensors: Mapping[str, NDArray[np.generic]])
             tensor.copy_(torch.from_numpy(np.asarray(tensors[name], dtype=np.float32)))
 
 
+def _length(contract: FeatureContract, columns: Columns) -> int:
+    """Number of customers, after checking that the columns fit together."""
+    absent = [column.name for column in contract.columns if column.required and column.name not in columns]
+    if absent:
+        raise DocumentError(
+            "CSL-F603", f"Required columns are absent: {', '.join(absent)}.", "Map them in the node's configuration."
+        )
+    lengths = {len(values) for values in columns.values()}
+    if len(lengths) > 1:
+        raise DocumentError("CSL-F604", "The columns differ in length.", "Pass one value a customer for every column.")
+    return lengths.pop() if lengths else 0
+
+
 def _categorical(contract: FeatureContract) -> list[CategoricalColumn]:
     return [column for column in contract.columns if isinstance(column, CategoricalColumn)]
 
@@ -216,18 +232,24 @@ def _weight(layer: nn.Module) -> Tensor:
     return weight
 
 
-def _zero(layer: nn.Module) -> None:
-    """Set every parameter of a layer to zero: `skip_init` leaves memory as it was."""
-    for parameter in layer.parameters():
-        nn.init.zeros_(parameter)
+def _empty(layer: Layer) -> Layer:
+    """Give memory to a layer made on the meta device: made otherwise, it would draw from torch's global generator."""
+    return layer.to_empty(device="cpu")
+
+
+def _linear(width: int, out: int) -> nn.Linear:
+    """Return a linear layer of zeros."""
+    layer = _empty(nn.Linear(width, out, device="meta"))
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
 
 
 def _scaled(value: NDArray[np.float64], column: NumericColumn) -> NDArray[np.float64]:
-    """Map [low, high] to [-1, 1]; on the log scale by ln(1 + x - low), which exists where low is zero or below."""
-    offset = np.clip(value, column.low, column.high) - column.low
-    span = column.high - column.low
-    share = np.log1p(offset) / np.log1p(span) if column.scale == "log" else offset / span
-    return 2.0 * share - 1.0
+    """Map [low, high] to [-1, 1] on the column's scale."""
+    low, high = on_scale(column, np.array([column.low, column.high])).tolist()
+    scaled: NDArray[np.float64] = 2.0 * (on_scale(column, value) - low) / (high - low) - 1.0
+    return scaled
 
 
 def _codes(raw: NDArray[np.float64] | NDArray[np.int64] | None, n: int, unknown: int) -> NDArray[np.int64]:

@@ -6,9 +6,9 @@ hook. Replaced: per-customer gradients (never held, see `privacy.bookkeeping`) a
 *Floating point* (Mironov 2012, "On significance of the least significant bits for differential privacy"). Sum and noise are
 float64, and their sum is rounded to a grid that depends on clip and noise multiplier alone, so that the support of a release is the same
 for all neighbours. What remains: noise is the inverse normal distribution function of 53-bit uniforms, so within a grid cell
-of 2^-16 standard deviations some values are not reached, in a pattern that float64 rounding could shift by a customer; activations
-are float32 in hidden layers, whose rounding may depend on the size of the batch. Neither is covered by the proof; both are far
-below the noise, and exact integer noise (the discrete Gaussian) is what closes the first.
+of 2^-16 standard deviations some values are not reached, in a pattern that float64 rounding could shift by a customer; and hidden layers
+run in float32 (see `privacy.bookkeeping`). Neither is covered by the proof; both are far below the noise, and exact integer noise
+(the discrete Gaussian) is what would close the first.
 """
 
 import math
@@ -28,9 +28,8 @@ _LIMIT = 2.0**40  # grid cells to which coordinates are clamped: finite whatever
 
 
 def grid_of(clip: float, noise_multiplier: float) -> float:
-    """Return the public grid of a release: the power of two at or below 2^-16 of the noise's standard deviation (of the clip, without noise)."""
-    scale = clip * noise_multiplier if noise_multiplier else clip
-    return 2.0 ** (math.floor(math.log2(scale)) - GRID_BITS)
+    """Return the public grid of a release: the power of two at or below 2^-16 of the noise's standard deviation."""
+    return 2.0 ** (math.floor(math.log2(clip * noise_multiplier)) - GRID_BITS)
 
 
 class BookKeepingOptimizer(DPOptimizer):  # type: ignore[misc]
@@ -73,7 +72,9 @@ class BookKeepingOptimizer(DPOptimizer):  # type: ignore[misc]
     ) -> None:
         if not (0.0 < max_grad_norm < math.inf and 0.0 <= noise_multiplier < math.inf):
             raise ConsilienceError(
-                "CSL-P606", "Clip must be positive, noise multiplier zero or above, both finite.", "Correct the study's plan."
+                "CSL-P606",
+                "Clip must be positive, noise multiplier zero or above, both finite.",
+                "Correct the study's plan.",
             )
         super().__init__(
             optimizer,
@@ -90,6 +91,7 @@ class BookKeepingOptimizer(DPOptimizer):  # type: ignore[misc]
         self._source = source
         self._together = max(1, min(steps, _NOISE_TOGETHER // keeper.flat.numel()))
         self._noise: list[Tensor] = []
+        self._summed: Tensor | None = None
         self._clipped = False
 
     @property
@@ -107,7 +109,7 @@ class BookKeepingOptimizer(DPOptimizer):  # type: ignore[misc]
         self._keeper.backward(loss)
 
     def clip_and_accumulate(self) -> None:
-        """Add the batch's clipped sum (float64) to `flat.summed_grad`; a batch on which nothing ran adds zeros.
+        """Add the batch's clipped sum (float64) to the sum to be released; a batch on which nothing ran adds zeros.
 
         Raises
         ------
@@ -118,20 +120,24 @@ class BookKeepingOptimizer(DPOptimizer):  # type: ignore[misc]
             raise ConsilienceError(
                 "CSL-P607", "The last batch's gradients were not cleared.", "Call zero_grad() before each forward pass."
             )
-        flat = self._keeper.flat
-        total = self._keeper.clipped_sum(self.max_grad_norm, float(self._keeper.batch) if self.loss_reduction == "mean" else 1.0)
-        flat.summed_grad = total if flat.summed_grad is None else flat.summed_grad + total
+        total = self._keeper.clipped_sum(
+            self.max_grad_norm, float(self._keeper.batch) if self.loss_reduction == "mean" else 1.0
+        )
+        self._summed = total if self._summed is None else self._summed + total
         self._clipped = True
 
     def add_noise(self) -> None:
-        """Set `flat.grad` to the noisy sum, rounded to the public grid and clamped."""
-        flat = self._keeper.flat
-        grid = grid_of(self.max_grad_norm, self.noise_multiplier)
-        noisy = flat.summed_grad
+        """Set `flat.grad` to the noisy sum, rounded to the public grid and clamped; without noise, to the sum as it is."""
+        flat, noisy = self._keeper.flat, self._summed
+        if noisy is None:
+            raise ConsilienceError(
+                "CSL-P609", "Nothing was clipped before noise was added.", "Call step(), which does both."
+            )
         if self.noise_multiplier:
+            grid = grid_of(self.max_grad_norm, self.noise_multiplier)
             noisy = torch.add(noisy, self._draw(), alpha=self.noise_multiplier * self.max_grad_norm)
-        cells = (noisy * (1.0 / grid)).round_().clamp_(-_LIMIT, _LIMIT)
-        flat.grad = cells.mul_(grid).to(flat.dtype)  # the grid is a power of two: exact
+            noisy.mul_(1.0 / grid).round_().clamp_(-_LIMIT, _LIMIT).mul_(grid)  # the grid is a power of two: exact
+        flat.grad = noisy.to(flat.dtype)
 
     @property
     def released(self) -> Tensor:
@@ -143,10 +149,9 @@ class BookKeepingOptimizer(DPOptimizer):  # type: ignore[misc]
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Clear gradients and what was kept of the last pass; sums of skipped steps stay, as in `DPOptimizer`."""
-        flat = self._keeper.flat
-        flat.grad = None
+        self._keeper.flat.grad = None
         if not self._is_last_step_skipped:
-            flat.summed_grad = None
+            self._summed = None
         self._keeper.clear()
         self._clipped = False
 
@@ -154,5 +159,5 @@ class BookKeepingOptimizer(DPOptimizer):  # type: ignore[misc]
         """Standard normal noise for one step, float64, used once."""
         if not self._noise:
             drawn = torch.from_numpy(self._source.normal(self._together * self._keeper.flat.numel()))
-            self._noise = list(drawn.split(self._keeper.flat.numel()))
+            self._noise = list(torch.split(drawn, self._keeper.flat.numel()))
         return self._noise.pop()

@@ -6,11 +6,14 @@ pass both.
 """
 
 from datetime import date
+from functools import lru_cache
 
 from federation.document import Document
 from federation.errors import PolicyError
+from privacy import accounting
+from privacy.events import PrivacyEvent
 from privacy.policy import Policy
-from privacy.token import Token, admits, capacity, delta_budget, run_delta
+from privacy.token import Token, admits, capacity, delta_budget, price, run_delta
 
 
 class Limits(Document):
@@ -57,6 +60,18 @@ def limits_of(policy: Policy) -> Limits:
 def _capacity(epsilon: float, delta: float) -> Token:
     disclosed = delta_budget(delta)
     return Token(mu_squared_nano=capacity(epsilon, delta, disclosed), delta_femto=disclosed)
+
+
+@lru_cache(maxsize=1024)
+def run_price(events: tuple[PrivacyEvent, ...], delta0: float) -> Token:
+    """Return the token of a run of `events` at `delta0`; remembered, since institutions with equal terms ask for the same."""
+    return price(events, delta0)
+
+
+@lru_cache(maxsize=1024)
+def run_epsilon(events: tuple[PrivacyEvent, ...], delta: float) -> float:
+    """Return the tight epsilon of a run of `events` at `delta`, by privacy loss distributions; remembered."""
+    return accounting.epsilon(events, delta)
 
 
 def check_fit(limits: Limits, account: str, period_spent: Token, life_spent: Token, cost: Token) -> None:

@@ -8,10 +8,9 @@ after the stored float32 inputs is float64, so that one customer's presence move
 import torch
 from torch import Tensor
 
-from privacy.bookkeeping import MARGIN
-
-_BLOCK_VALUES = 1 << 16  # a block of rows stays in the processor's cache, and its buffers are used again
-_MIN_BLOCK, _MAX_BLOCK = 64, 8192
+_MARGIN = 1e-9  # above the relative error of a float64 norm over 10^6 entries, gamma_n = n u / (1 - n u) with u = 2^-53
+_BLOCK_VALUES = 1 << 17  # a block of rows stays in the processor's cache, and its buffers are used again
+_MIN_BLOCK = 64
 
 
 class LogisticSums:
@@ -21,44 +20,40 @@ class LogisticSums:
     ----------
     dense:
         float32 [n, d].
-    squared_norms:
-        float64 [n]: |x|^2 of each row.
+    inverses:
+        float64 [n]: 1 / sqrt(|x|^2 + 1) of each row, 0 for a row with NaN or infinity (`Inputs.inverse_norms`).
     labels:
-        float [n], 0 or 1. A customer with NaN or infinity in label or inputs contributes zero, always.
+        float64 [n], 0 or 1. A customer with NaN or infinity in label or inputs contributes zero, always.
     clip:
         L2 norm to which each customer's gradient (weights and bias together) is clipped.
     """
 
-    def __init__(self, dense: Tensor, squared_norms: Tensor, labels: Tensor, clip: float) -> None:
+    def __init__(self, dense: Tensor, inverses: Tensor, labels: Tensor, clip: float) -> None:
         width = dense.shape[1]
-        self._block = min(_MAX_BLOCK, max(_MIN_BLOCK, _BLOCK_VALUES // max(1, width)))
+        self._block = max(_MIN_BLOCK, _BLOCK_VALUES // max(1, width))
         self._narrow = torch.empty((self._block, width), dtype=torch.float32)
         self._wide = torch.empty((self._block, width), dtype=torch.float64)
         self._logits = torch.empty(self._block, dtype=torch.float64)
-        self._dense = dense
-        self._labels = labels.to(torch.float64)
-        self._limits = (squared_norms + 1.0).rsqrt_().mul_(clip * (1.0 - MARGIN))
-        good = (self._limits > 0.0) & torch.isfinite(self._labels)  # the limit is 0 for infinite norms, NaN for NaN
-        if not bool(good.all()):
+        self._dense, self._labels, self._limits = dense, labels, inverses * (clip * (1.0 - _MARGIN))
+        if not bool(torch.isfinite(labels.sum()) & (inverses > 0.0).all()):
             # Zero times NaN is NaN: the values themselves have to go, not only their weight.
-            self._dense = dense.masked_fill(~good.unsqueeze(1), 0.0)
-            self._labels.masked_fill_(~good, 0.0)
-            self._limits.masked_fill_(~good, 0.0)
+            bad = ~(torch.isfinite(labels) & (inverses > 0.0))
+            self._dense = dense.masked_fill(bad.unsqueeze(1), 0.0)
+            self._labels = labels.masked_fill(bad, 0.0)
+            self._limits.masked_fill_(bad, 0.0)
 
     def over(self, rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """Return the clipped sums over `rows` (int64) at `weight` [1, d] and `bias` [1]: float64 [d + 1], the bias last."""
         slope, offset = weight.detach().to(torch.float64)[0], bias.detach().to(torch.float64)
         sums = torch.zeros(slope.shape[0] + 1, dtype=torch.float64)
         total, total_bias = sums[:-1], sums[-1:]
-        labels, limits = self._labels.index_select(0, rows), self._limits.index_select(0, rows)
-        negative = -limits
-        start = 0
-        for part in rows.split(self._block):
-            here = slice(start, start := start + part.shape[0])
-            narrow, wide = self._narrow[: part.shape[0]], self._wide[: part.shape[0]]
-            wide.copy_(torch.index_select(self._dense, 0, part, out=narrow))
-            derivative = torch.addmv(offset, wide, slope, out=self._logits[: part.shape[0]]).sigmoid_().sub_(labels[here])
-            derivative.clamp_(negative[here], limits[here])
+        for part in rows.tensor_split(max(1, -(-rows.shape[0] // self._block))):
+            size = part.shape[0]
+            limit = self._limits.index_select(0, part)
+            wide = self._wide[:size]
+            wide.copy_(torch.index_select(self._dense, 0, part, out=self._narrow[:size]))
+            derivative = torch.addmv(offset, wide, slope, out=self._logits[:size]).sigmoid_()
+            derivative.sub_(self._labels.index_select(0, part)).clamp_(-limit, limit)
             total.addmv_(wide.T, derivative)
             total_bias += derivative.sum()
         return sums

@@ -11,11 +11,11 @@ from pathlib import Path
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from federation.errors import DocumentError, StorageError
+from federation.errors import DocumentError
+from privacy.keys import passphrase_from_file
 from server.coordinator import ROSTER_SECONDS, run_study
 from server.events import Event, OnEvent
 from server.home import CoordinatorHome
-from server.recipe import StandardRecipe
 
 logger = logging.getLogger("consilience.coordinator")
 
@@ -36,7 +36,7 @@ def build_app(on_event: OnEvent = log_event) -> ServerApp:
         draft = home.draft(_text(config, "study"))
         office = home.office(draft.contract, _passphrase(config), bool(config.get("allow-plain-key", False)))
         seconds = float(config.get("roster-seconds", ROSTER_SECONDS))
-        run_study(grid, draft, office, StandardRecipe(), on_event=on_event, roster_seconds=seconds)
+        run_study(grid, draft, office, on_event=on_event, roster_seconds=seconds)
 
     return server_app
 
@@ -44,18 +44,17 @@ def build_app(on_event: OnEvent = log_event) -> ServerApp:
 def _text(config: Mapping[str, object], name: str) -> str:
     value = config.get(name)
     if not isinstance(value, str) or not value:
-        raise DocumentError("CSL-S105", f"The run configuration does not say {name}.", f"Give it: flwr run --run-config '{name}=\"...\"'.")
+        raise DocumentError(
+            "CSL-S105",
+            f"The run configuration does not say {name}.",
+            f"Give it: flwr run --run-config '{name}=\"...\"'.",
+        )
     return value
 
 
 def _passphrase(config: Mapping[str, object]) -> bytes | None:
     path = config.get("passphrase-file")
-    if not isinstance(path, str) or not path:
-        return None
-    try:
-        return Path(path).read_bytes().strip()
-    except OSError as error:
-        raise StorageError("CSL-S106", f"{path} cannot be read: {error.strerror}.", "Check the path and its rights.") from error
+    return passphrase_from_file(Path(path)) if isinstance(path, str) and path else None
 
 
 app = build_app()

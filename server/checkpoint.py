@@ -1,13 +1,15 @@
 """The checkpoint: one file that holds everything a study needs to go on after the coordinator was interrupted.
 
 The file is safetensors; its one metadata entry `progress` is the canonical JSON of `Progress`, and `sha256` inside it is the digest of the
-tensors, so that a damaged file is noticed. It is replaced atomically after every round.
+rest of it and of the tensors, so that a damaged file is noticed. It is replaced atomically after every round.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
@@ -21,7 +23,6 @@ from federation.messages import dump_tensors
 from federation.signing import Hex32, Signature
 from federation.study import StudySpec
 from server.grants import SignedGrant
-from server.optimizer import ServerState
 
 Stage = Literal["signed", "granted", "evaluated"]
 Count = Annotated[int, Field(ge=0)]
@@ -58,22 +59,21 @@ class Progress(Document):
     sha256: Hex32 | None = None
 
 
-def save_checkpoint(path: Path, progress: Progress, state: ServerState) -> None:
-    """Replace the checkpoint; a reader sees the old one or the new one, whole.
+def save_checkpoint(path: Path, progress: Progress, tensors: Mapping[str, NDArray[np.float64]]) -> None:
+    """Replace the checkpoint; a reader sees the old one or the new one, whole. `tensors` are the course's, none before the grants.
 
     Raises
     ------
     StorageError
         CSL-F301 when it cannot be written; the old one stays.
     """
-    tensors = state.tensors()
-    sealed = progress.model_copy(update={"averaged": state.averaged, "sha256": sha256_hex(dump_tensors(tensors))})
+    sealed = progress.model_copy(update={"sha256": _seal(progress, tensors)})
     path.parent.mkdir(parents=True, exist_ok=True)
     ordered = {name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}
     atomic_write(path, save(ordered, metadata={"progress": sealed.canonical().decode()}), mode=0o600)
 
 
-def load_checkpoint(path: Path) -> tuple[Progress, ServerState] | None:
+def load_checkpoint(path: Path) -> tuple[Progress, dict[str, NDArray[np.float64]]] | None:
     """Return what a checkpoint holds, or None where there is none.
 
     Raises
@@ -87,12 +87,21 @@ def load_checkpoint(path: Path) -> tuple[Progress, ServerState] | None:
         with safe_open(path, framework="numpy") as handle:
             progress = Progress.from_canonical((handle.metadata() or {})["progress"].encode())
             tensors = {name: handle.get_tensor(name) for name in handle.keys()}
-        if progress.sha256 != sha256_hex(dump_tensors(tensors)):
+        if progress.sha256 != _seal(progress, tensors):
             raise ValueError("the digest differs")
-        return progress, ServerState.from_tensors(tensors, progress.averaged)
+        return progress, tensors
     except (SafetensorError, OSError, KeyError, ValueError, ConsilienceError) as error:
-        raise StorageError(
-            "CSL-S401",
-            f"The checkpoint {path} is damaged or of another release.",
-            "Restore it from a backup; or delete it and start the study anew, which costs every vault its budget once more.",
-        ) from error
+        raise damaged(path) from error
+
+
+def _seal(progress: Progress, tensors: Mapping[str, NDArray[np.float64]]) -> str:
+    return sha256_hex(progress.model_copy(update={"sha256": None}).canonical() + dump_tensors(tensors))
+
+
+def damaged(path: Path) -> StorageError:
+    """Return the error for a checkpoint that cannot be used."""
+    return StorageError(
+        "CSL-S401",
+        f"The checkpoint {path} is damaged or of another release.",
+        "Restore it from a backup; or delete it and start the study anew, which costs every vault its budget once more.",
+    )

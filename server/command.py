@@ -9,9 +9,9 @@ import typer
 from federation.document import load_yaml
 from federation.study import StudyDraft
 from server.card import render
+from server.course import derive_training
 from server.home import CoordinatorHome
 from server.planning import check_draft, declared_sizes
-from server.recipe import StandardRecipe
 from server.registry import PublishedModel, Registry
 
 app = typer.Typer(
@@ -21,7 +21,9 @@ app = typer.Typer(
     "from what the charter declares, so there is nothing to tune. Begin with `study check`.",
 )
 study = typer.Typer(no_args_is_help=True, help="Study drafts: what a person writes, and the plan that follows from it.")
-models = typer.Typer(no_args_is_help=True, help="The registry: one folder for each published model, with its signed card.")
+models = typer.Typer(
+    no_args_is_help=True, help="The registry: one folder for each published model, with its signed card."
+)
 app.add_typer(study, name="study")
 app.add_typer(models, name="models")
 
@@ -33,7 +35,8 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON documen
 def study_check(
     file: Annotated[Path, typer.Argument(help="The draft, such as configs/studies/churn.yaml.", show_default=False)],
     home: Annotated[
-        Path | None, typer.Option("--home", help="The coordinator's home folder; without it only the file itself is checked.")
+        Path | None,
+        typer.Option("--home", help="The coordinator's home folder; without it only the file itself is checked."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -49,13 +52,15 @@ def study_check(
         charter, contract = place.charter(), place.contract(draft.contract)
         check_draft(draft, charter, contract)
         sizes = declared_sizes(charter, draft.contract)
-        training = StandardRecipe().plan(draft, sizes, contract)
+        training = derive_training(draft, sizes, contract)
         result |= {"members": sizes, "plan": training.model_dump(mode="json")}
     typer.echo(json.dumps(result, indent=2) if as_json else _plan_text(draft, result))
 
 
 def _plan_text(draft: StudyDraft, result: dict[str, Any]) -> str:
-    lines = [f"{draft.name}: the draft is valid. Purpose {draft.purpose}, {draft.model.kind} model on {draft.contract}, {draft.mode}."]
+    lines = [
+        f"{draft.name}: the draft is valid. Purpose {draft.purpose}, {draft.model.kind} model on {draft.contract}, {draft.mode}."
+    ]
     if "plan" not in result:
         return "\n".join([*lines, "Give --home to check it against the charter and to see the plan."])
     training, sizes = result["plan"], result["members"]
@@ -83,7 +88,9 @@ def models_list(home: HomeOption = Path("."), as_json: JsonOption = False) -> No
         typer.echo("No model is published yet. Studies publish here when they are finished.")
     else:
         for row in rows:
-            typer.echo(f"{row['name']}  {_auc_text(row)}  {row['partners']} partners, {row['rounds']} rounds  {row['title']}")
+            typer.echo(
+                f"{row['name']}  {_auc_text(row)}  {row['partners']} partners, {row['rounds']} rounds  {row['title']}"
+            )
 
 
 def _auc_text(row: dict[str, Any]) -> str:

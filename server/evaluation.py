@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri
+from scipy.special import expit, ndtri
 
 from federation.document import Document
 
@@ -130,27 +130,27 @@ def _auc_interval(histogram: Histogram, z: float, extra: float) -> Interval | No
     a, c, variance = histogram.positives, histogram.negatives, histogram.sigma**2
     bins = len(a)
     kernel = _kernel(bins)
-    t = np.polynomial.Polynomial([a @ kernel @ c, -a.sum() * c.sum()])
+    constant, slope = float(a @ kernel @ c), -float(a.sum() * c.sum())
+    t = np.array([constant**2, 2 * constant * slope, slope**2])
     frobenius = variance**2 * _squares(kernel, np.ones((bins, bins)))
     spread = variance * (_squares(kernel @ c, np.full(bins, c.sum())) + _squares(kernel.T @ a, np.full(bins, a.sum())))
-    candidates = [_below(t**2 - z**2 * (v + extra)) for v in (spread - frobenius, frobenius)]
+    more = np.array([extra, 0.0, 0.0])
+    candidates = [_below(*(t - z**2 * (v + more)).tolist()) for v in (spread - frobenius, frobenius)]
     found = [interval for interval in candidates if interval is not None]
     if not found or any(math.isinf(bound) for interval in found for bound in interval):
         return None
     # Both sets hold theta with T = 0, or are empty, so their union is one interval.
-    return max(min(low for low, _ in found), 0.0), min(max(high for _, high in found), 1.0)
+    low, high = min(low for low, _ in found), max(high for _, high in found)
+    return None if low > 1.0 or high < 0.0 else _clip((low, high))
 
 
-def _squares(constant: Counts, slope: Counts) -> np.polynomial.Polynomial:
-    """Return |constant - theta slope|^2 as a polynomial in theta."""
-    return np.polynomial.Polynomial(
-        [float((constant**2).sum()), -2.0 * float((constant * slope).sum()), float((slope**2).sum())]
-    )
+def _squares(constant: Counts, slope: Counts) -> Counts:
+    """Return the coefficients of |constant - theta slope|^2 in theta, lowest first, [3]."""
+    return np.array([(constant**2).sum(), -2.0 * (constant * slope).sum(), (slope**2).sum()])
 
 
-def _below(quadratic: np.polynomial.Polynomial) -> Interval | None:
-    """Return {x: quadratic(x) <= 0}: None when empty; infinite bounds stand for any set that is not one bounded interval."""
-    constant, slope, square = (*quadratic.coef, 0.0, 0.0)[:3]
+def _below(constant: float, slope: float, square: float) -> Interval | None:
+    """Return {x: constant + slope x + square x^2 <= 0}: None when empty; infinite bounds for what is not one bounded interval."""
     if square <= 0:
         return -math.inf, math.inf
     discriminant = slope**2 - 4 * square * constant
@@ -225,12 +225,14 @@ def share_interval(part: float, rest: float, cells: tuple[int, int], sigma: floa
     cells:
         How many cells each of them adds up.
     """
-    whole, variance = part + rest, sigma**2
-    theta = np.polynomial.Polynomial([0.0, 1.0])
-    spread = variance * (cells[0] * (1.0 - theta) ** 2 + cells[1] * theta**2)
-    if sampled:
-        spread = spread + max(whole, 0.0) * theta * (1.0 - theta)
-    interval = _below((part - whole * theta) ** 2 - z**2 * spread)
+    whole, first, second = part + rest, sigma**2 * cells[0], sigma**2 * cells[1]
+    drawn = max(whole, 0.0) if sampled else 0.0
+    square = z * z
+    interval = _below(
+        part * part - square * first,
+        -2.0 * part * whole - square * (drawn - 2.0 * first),
+        whole * whole - square * (first + second - drawn),
+    )
     if interval is None or whole <= 0 or math.isinf(interval[0]):
         return 0.0, 1.0
     return _clip(interval)
@@ -252,7 +254,7 @@ def top_lift(histogram: Histogram, z: float) -> Estimate:
     cut = int(through[-1])
     share = (wanted - above[cut]) / both[cut]
     captured = a[cut + 1 :].sum() + share * a[cut]
-    value = captured / (TOP_SHARE * a.sum())
+    value = float(captured / (TOP_SHARE * a.sum()))
     higher = (np.arange(len(a)) > cut) + share * (np.arange(len(a)) == cut)
     by_share = (TOP_SHARE - higher) * a[cut] / both[cut]
     gradient = np.stack([by_share, by_share + higher - captured / a.sum()]) / (TOP_SHARE * a.sum())
@@ -263,13 +265,13 @@ def top_lift(histogram: Histogram, z: float) -> Estimate:
 
 
 def _lift_interval(value: float, z: float, variance: float) -> Interval:
-    half = z * math.sqrt(variance)
-    return max(value - half, 0.0), min(value + half, 1.0 / TOP_SHARE)
+    half, most = z * math.sqrt(variance), 1.0 / TOP_SHARE
+    return min(max(value - half, 0.0), most), min(max(value + half, 0.0), most)
 
 
 def calibration(histogram: Histogram, edges: Sequence[float], z: float) -> tuple[CalibrationBin, ...]:
     """Return the observed rate of each bin beside the range of probabilities that the model predicted there."""
-    bounds = [0.0, *(1.0 / (1.0 + math.exp(-edge)) for edge in edges), 1.0]
+    bounds = [0.0, *(float(chance) for chance in expit(np.asarray(edges))), 1.0]
     result = []
     for place, (no, yes) in enumerate(histogram.counts.T):
         both = float(no + yes)

@@ -42,7 +42,9 @@ class CoordinatorHome:
             pin = (self.root / "charter.digest").read_text("ascii").strip()
         except OSError as error:
             raise StorageError(
-                "CSL-S103", f"{error.filename} cannot be read: {error.strerror}.", "Install the charter that the members signed."
+                "CSL-S103",
+                f"{error.filename} cannot be read: {error.strerror}.",
+                "Install the charter that the members signed.",
             ) from error
         return open_charter(SealedCharter.from_canonical(content), pin)
 
@@ -59,7 +61,9 @@ class CoordinatorHome:
             CSL-S104 for a name that is no plain file name, CSL-F103 to CSL-F105 when it cannot be read or is not valid.
         """
         if not name.replace("_", "").replace("-", "").isalnum():
-            raise DocumentError("CSL-S104", f'"{name}" is not a name of a study.', "Give a file's name under studies, without .yaml.")
+            raise DocumentError(
+                "CSL-S104", f'"{name}" is not a name of a study.', "Give a file's name under studies, without .yaml."
+            )
         return load_yaml(self.root / "studies" / f"{name}.yaml", StudyDraft)
 
     def office(self, contract: str, passphrase: bytes | None = None, allow_plain: bool = False) -> Office:

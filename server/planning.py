@@ -49,7 +49,9 @@ def _holdout_problems(draft: StudyDraft, charter: Charter, contract: FeatureCont
         return ["holdout: more than half of the customers would be held out"]
     if contract.source == "transactions":
         windowless = [
-            member.id for member in charter.members if (item := member.declaration(contract.name)) is not None and item.as_of is None
+            member.id
+            for member in charter.members
+            if (item := member.declaration(contract.name)) is not None and item.as_of is None
         ]
         if windowless:
             return [f"holdout: no as-of date is declared by {', '.join(windowless)}"]
@@ -68,11 +70,18 @@ def check_draft(draft: StudyDraft, charter: Charter, contract: FeatureContract) 
     if problems:
         listing = "\n".join(f"  {problem}" for problem in problems)
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        raise DocumentError("CSL-S101", f"The study {draft.name} has {count}:\n{listing}\n", "Correct the draft or the charter.")
+        raise DocumentError(
+            "CSL-S101", f"The study {draft.name} has {count}:\n{listing}\n", "Correct the draft or the charter."
+        )
 
 
 def sign_study(
-    draft: StudyDraft, charter: Charter, contract: FeatureContract, training: Training, nonce: str, key: Ed25519PrivateKey
+    draft: StudyDraft,
+    charter: Charter,
+    contract: FeatureContract,
+    training: Training,
+    nonce: str,
+    key: Ed25519PrivateKey,
 ) -> SignedStudy:
     """Return the study, planned and signed by the coordinator.
 

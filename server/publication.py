@@ -28,7 +28,8 @@ def make_card(progress: Progress, charter: Charter, model: str) -> ModelCard:
         edges=progress.edges,
         overall=measure(add([_histogram(item) for item in progress.scores]), progress.edges),
         members=tuple(
-            MemberMetrics(member=item.member, metrics=measure(_histogram(item), progress.edges)) for item in progress.scores
+            MemberMetrics(member=item.member, metrics=measure(_histogram(item), progress.edges))
+            for item in progress.scores
         ),
     )
 

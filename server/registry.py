@@ -48,7 +48,9 @@ class Registry:
     def __init__(self, root: Path) -> None:
         self._root = root
 
-    def publish(self, card: ModelCard, weights: Mapping[str, NDArray[np.float32]], key: Ed25519PrivateKey) -> PublishedModel:
+    def publish(
+        self, card: ModelCard, weights: Mapping[str, NDArray[np.float32]], key: Ed25519PrivateKey
+    ) -> PublishedModel:
         """Write a model with its signed card: the folder appears whole or not at all. The same model again changes nothing.
 
         Raises
@@ -63,14 +65,18 @@ class Registry:
         content = dump_tensors(weights)
         _check_partners(card)
         if sha256_hex(content) != card.model:
-            raise IntegrityError("CSL-S602", "The card speaks of other weights than these.", "Make the card from the model published.")
+            raise IntegrityError(
+                "CSL-S602", "The card speaks of other weights than these.", "Make the card from the model published."
+            )
         sealed = SealedCard(card=card, signature=sign(key, CONTEXT, card))
         folder = self._root / card.name
         if folder.exists():
             known = self.load(card.name)
             if known.sealed != sealed:
                 raise IntegrityError(
-                    "CSL-S603", f"Another model is published as {card.name}.", "A published model is never changed: sign a new study."
+                    "CSL-S603",
+                    f"Another model is published as {card.name}.",
+                    "A published model is never changed: sign a new study.",
                 )
             return known
         files = {MODEL_FILE: content, CARD_FILE: sealed.canonical(), READABLE_FILE: render(card).encode()}
@@ -78,7 +84,9 @@ class Registry:
             self._place(folder, files)
         except OSError as error:
             raise StorageError(
-                "CSL-S604", f"{folder} cannot be written: {error.strerror}.", "Free space or correct the rights, and run the study again."
+                "CSL-S604",
+                f"{folder} cannot be written: {error.strerror}.",
+                "Free space or correct the rights, and run the study again.",
             ) from error
         return PublishedModel(folder, sealed, content)
 
@@ -117,14 +125,20 @@ class Registry:
         """
         folder = self._root / name
         if name not in self.names():
-            raise DocumentError("CSL-S605", f'No model "{name}" is published here.', "See `consilience coordinator models list`.")
+            raise DocumentError(
+                "CSL-S605", f'No model "{name}" is published here.', "See `consilience coordinator models list`."
+            )
         try:
             sealed = SealedCard.from_canonical((folder / CARD_FILE).read_bytes())
             content = (folder / MODEL_FILE).read_bytes()
         except (OSError, ConsilienceError) as error:
             raise _changed(name) from error
         verify(sealed.signature, CONTEXT, sealed.card, coordinator_key or sealed.signature.key)
-        if sha256_hex(content) != sealed.card.model or sealed.card.name != name or sealed.card.study != sealed.card.spec.digest():
+        if (
+            sha256_hex(content) != sealed.card.model
+            or sealed.card.name != name
+            or sealed.card.study != sealed.card.spec.digest()
+        ):
             raise _changed(name)
         return PublishedModel(folder, sealed, content)
 
@@ -142,5 +156,7 @@ def _check_partners(card: ModelCard) -> None:
 
 def _changed(name: str) -> IntegrityError:
     return IntegrityError(
-        "CSL-S606", f"Card or weights of {name} are missing or were changed.", "Restore the model's folder from a backup; do not use it."
+        "CSL-S606",
+        f"Card or weights of {name} are missing or were changed.",
+        "Restore the model's folder from a backup; do not use it.",
     )

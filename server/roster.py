@@ -58,7 +58,13 @@ class RollCall:
     """Asks every node that turns up who it is, until all expected members are there or the time is over."""
 
     def __init__(
-        self, grid: Grid, charter: Charter, key: Ed25519PrivateKey, nonce: Callable[[], str], on_event: OnEvent, clock: Clock
+        self,
+        grid: Grid,
+        charter: Charter,
+        key: Ed25519PrivateKey,
+        nonce: Callable[[], str],
+        on_event: OnEvent,
+        clock: Clock,
     ) -> None:
         self._grid = grid
         self._charter = charter
@@ -125,7 +131,9 @@ class RollCall:
             self._leave_out(f"node {node_id}", "CSL-S301", "did not prove to be a member of this charter")
             return
         if member in expected and not self.roster.admit(member, node_id):
-            self._leave_out(member, "CSL-S303", "two nodes proved to be this member; neither takes part until one is stopped")
+            self._leave_out(
+                member, "CSL-S303", "two nodes proved to be this member; neither takes part until one is stopped"
+            )
 
     def _leave_out(self, who: str, code: str, reason: str) -> None:
         self._on_event(LeftOut(phase=PHASE, round=0, who=who, code=code, reason=reason))

@@ -23,6 +23,7 @@ from federation.errors import DocumentError, FederationError, IntegrityError
 from federation.messages import (
     EvaluateRelease,
     EvaluateRequest,
+    Grant,
     Tensors,
     TrainRelease,
     TrainRequest,
@@ -33,11 +34,10 @@ from federation.messages import (
 )
 from federation.study import StudySpec
 from server.checkpoint import Scores
+from server.course import Course
 from server.events import LeftOut, OnEvent
 from server.exchange import Answer, Failure, sort_replies
 from server.grants import declined, unreadable
-from server.optimizer import ServerState, Weights, mean_change, mean_gradient, step
-from server.tuning import Tuning
 
 logger = logging.getLogger("consilience.coordinator")
 
@@ -50,49 +50,52 @@ LARGEST_COUNT = 1 << 41
 
 @dataclass(frozen=True)
 class Partner:
-    """A member that granted the study: where it is reached, how its answers are checked, and its public terms."""
+    """A member that granted the study: where it is reached, how its answers are checked, and its histogram's noise."""
 
     member: str
     node_id: int
     key: str
-    expected: float
     histogram_sigma: float
 
 
-def partners_of(spec: StudySpec, charter: Charter, nodes: Mapping[str, int], sigmas: Mapping[str, float]) -> tuple[Partner, ...]:
-    """Return the partners, in the order of their names; `expected` is q times the declared size."""
-    found = []
-    for member in sorted(set(nodes) & set(sigmas)):
-        entry = charter.member(member)
-        declaration = entry.declaration(spec.draft.contract)
-        size = declaration.size if declaration else 0
-        found.append(Partner(member, nodes[member], entry.key, spec.training.sampling_rate * size, sigmas[member]))
-    return tuple(found)
+def partners_of(charter: Charter, nodes: Mapping[str, int], grants: Mapping[str, Grant]) -> tuple[Partner, ...]:
+    """Return those who granted and are connected, in the order of their names."""
+    return tuple(
+        Partner(member, nodes[member], charter.member(member).key, grants[member].histogram_sigma)
+        for member in sorted(set(nodes) & set(grants))
+    )
 
 
 class StudyStrategy(Strategy):
-    """One study's rounds on Flower's message API; the state between rounds is `state`, which a checkpoint keeps."""
+    """One study's rounds on Flower's message API; what lasts from round to round is `course`, which a checkpoint keeps.
+
+    Attributes
+    ----------
+    answered:
+        The members whose answers counted in the last round.
+    silent:
+        The nodes that did not answer in time in the last round.
+    scores:
+        The histograms of the evaluation.
+    """
 
     def __init__(
         self,
         spec: StudySpec,
         key: Ed25519PrivateKey,
         partners: tuple[Partner, ...],
-        tuning: Tuning,
-        shapes: Shapes,
-        state: ServerState,
+        course: Course,
         on_event: OnEvent,
     ) -> None:
         self._spec = spec
         self._study = spec.digest()
         self._key = key
         self._partners = partners
-        self._tuning = tuning
-        self._shapes = shapes
+        self._shapes: Shapes = {name: (value.shape, "float32") for name, value in course.broadcast().items()}
         self._on_event = on_event
         self._asked: list[Message] = []
         self._edges: tuple[float, ...] = ()
-        self.state = state
+        self.course = course
         self.answered: tuple[str, ...] = ()
         self.silent: frozenset[int] = frozenset()
         self.scores: tuple[Scores, ...] = ()
@@ -106,18 +109,20 @@ class StudyStrategy(Strategy):
         """Set the bins of the evaluation that follows the last round."""
         self._edges = edges
 
-    def configure_train(self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> list[Message]:
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> list[Message]:
         """Return one signed request for each partner: the same weights for all, each with its own clip."""
         payload = dump_tensors(to_numpy(arrays))
         digest = sha256_hex(payload)
+        clips = self.course.clips()
         self._asked = []
         for partner in self._partners:
             request = TrainRequest(
                 study=self._study,
                 round=server_round,
-                clip=self._tuning.clips[partner.member],
-                learning_rate=self._tuning.local_learning_rate,
-                momentum=self._tuning.local_momentum,
+                clip=clips[partner.member],
+                learning_rate=self.course.terms.tuning.local_learning_rate,
                 payload=digest,
             )
             self._asked.append(self._message(partner, request, payload, "train", server_round))
@@ -140,20 +145,22 @@ class StudyStrategy(Strategy):
             else:
                 releases[partner.member] = read
         self._note(releases, phase)
-        training = self._spec.training
-        average = server_round >= self._tuning.average_from
-        self.state = step(self.state, self._change(releases), training.server_optimizer, self._tuning.momentum, average)
+        self.course = self.course.after(releases)
         metrics = MetricRecord({"answered": len(releases), "left-out": len(self._partners) - len(releases)})
-        return to_arrays(self.state.broadcast()), metrics
+        return to_arrays(self.course.broadcast()), metrics
 
-    def configure_evaluate(self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> list[Message]:
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> list[Message]:
         """Return one signed request for each partner after the last round, and none before: every evaluation costs budget."""
         self._asked = []
         if server_round != self._spec.training.rounds:
             return self._asked
         payload = dump_tensors(to_numpy(arrays))
         request = EvaluateRequest(study=self._study, edges=self._edges, payload=sha256_hex(payload))
-        self._asked = [self._message(partner, request, payload, "evaluate", server_round + 1) for partner in self._partners]
+        self._asked = [
+            self._message(partner, request, payload, "evaluate", server_round + 1) for partner in self._partners
+        ]
         return self._asked
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
@@ -245,15 +252,6 @@ class StudyStrategy(Strategy):
             return Failure("CSL-S209", "sent numbers beyond every sensible bound")
         no, yes = counts.tolist()
         return Scores(member=partner.member, counts=(tuple(no), tuple(yes)), sigma=partner.histogram_sigma)
-
-    def _change(self, releases: Mapping[str, Tensors]) -> Weights:
-        """Return what the round asks of the weights, before momentum."""
-        if self._spec.training.mode == "fedavg":
-            change = mean_change(releases, self._tuning.weights)
-            return {name: self._tuning.learning_rate * value for name, value in change.items()}
-        expected = {partner.member: partner.expected for partner in self._partners}
-        gradient = mean_gradient(releases, self._tuning.weights, expected)
-        return {name: -self._tuning.learning_rate * value for name, value in gradient.items()}
 
 
 def to_arrays(tensors: Mapping[str, NDArray[np.float32]]) -> ArrayRecord:

@@ -5,9 +5,9 @@ None of this is part of a federation. A report that shows these figures says tha
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
-from federation.basis import Basis
 from numpy.typing import NDArray
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
@@ -16,6 +16,7 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from client.calibration import calibrate
 from client.cohort import Cohort, load_cohort, split
 from client.config import NodeConfig
+from federation.basis import Basis
 from federation.charter import Declaration
 from federation.contract import FeatureContract
 from federation.study import HashHoldout, PositionHoldout
@@ -27,7 +28,7 @@ TOP_SHARE = 0.1
 _CURVE_POINTS = 81
 _LIFT_POINTS = 50
 _BINS = 10
-_MAX_ITERATIONS = 5_000
+_MAX_ITERATIONS = 100
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def truth_of(
     consent: str,
     holdout: HashHoldout | PositionHoldout,
     key: bytes,
-    kind: str,
+    kind: Literal["additive", "logistic"],
 ) -> Truth:
     """Read one institution's data as its vault does; `kind` names the encoding, additive or logistic."""
     cohort, _ = load_cohort(node, contract, declaration, consent, "learn")
@@ -60,9 +61,9 @@ def truth_of(
 
 def fit(parts: Sequence[Truth]) -> LogisticRegression:
     """Fit scikit-learn's logistic regression (C = 1) without privacy on all these institutions' records together."""
-    x = np.concatenate([part.training for part in parts])
+    x = np.concatenate([part.training for part in parts]).astype(np.float64)
     y = np.concatenate([part.training_labels for part in parts])
-    return LogisticRegression(C=1.0, max_iter=_MAX_ITERATIONS).fit(x, y)
+    return LogisticRegression(C=1.0, solver="newton-cholesky", max_iter=_MAX_ITERATIONS).fit(x, y)
 
 
 def logits(model: LogisticRegression, encoded: NDArray[np.float32]) -> Floats:
@@ -85,7 +86,7 @@ def roc(role: str, labels: Floats, scores: Floats) -> Curve:
     """Return the ROC curve, thinned to a grid."""
     false, true, _ = roc_curve(labels, scores)
     grid = np.linspace(0.0, 1.0, _CURVE_POINTS)
-    return _curve(role, grid, np.interp(grid, false, true))
+    return _curve(role, np.append(0.0, grid), np.append(0.0, np.interp(grid, false, true)))
 
 
 def lift_curve(role: str, labels: Floats, scores: Floats) -> Curve:

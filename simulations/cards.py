@@ -8,7 +8,6 @@ from simulations.results import Curve, Estimate
 from simulations.words import scientific
 
 
-
 def estimate_of(found: NoisyEstimate) -> Estimate:
     """Return a metric with the interval for the population."""
     low, high = found.population if found.population is not None else (None, None)
@@ -36,14 +35,18 @@ def sections_of(card: ModelCard) -> tuple[tuple[str, str], ...]:
     """Return the model card as (heading, text)."""
     draft: StudyDraft = card.spec.draft
     who = "; ".join(
-        f"{item.title}: {item.rounds} of {card.rounds} rounds, ε {item.epsilon:g}, δ {scientific(item.delta)}" for item in card.participants
+        f"{item.title}: {item.rounds} of {card.rounds} rounds, ε {item.epsilon:g}, δ {scientific(item.delta)}"
+        for item in card.participants
     )
     return (
         ("Model", f"{card.name}: {draft.model.kind} on the contract {draft.contract}, trained by {draft.mode}"),
         ("Intended use", draft.intended_use),
         ("Limits", draft.limits),
         ("Purpose", draft.purpose),
-        ("Protection", f"{card.protection}: each institution adds the full noise itself; its ε holds whatever the others do"),
+        (
+            "Protection",
+            f"{card.protection}: each institution adds the full noise itself; its ε holds whatever the others do",
+        ),
         ("Who took part", who),
         ("Partners", f"at least {card.fewest_partners} in every round; the study demands {draft.min_partners}"),
         ("AUC", _told(card.overall.auc)),

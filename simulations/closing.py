@@ -36,7 +36,7 @@ def show(result: DemoResult, console: Console) -> None:
 
 def _table(study: StudyResult) -> Table:
     table = Table(
-        title=escape(study.title), title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0)
+        title=escape(study.title), title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=0, pad_edge=False
     )
     table.add_column("institution")
     for heading in HEADINGS:

@@ -11,7 +11,6 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from server.recipe import PublicRecipe
 from simulations import closing
 from simulations.demo import CONFIGS, REPORT, run_demo
 from simulations.fetch import default_cache
@@ -30,12 +29,16 @@ def simulate() -> None:
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for the report and the institutions' folders; made anew by every run.")] = Path(
-        "out/demo"
-    ),
-    cache: Annotated[Path | None, typer.Option(help="Folder of fetched data sets, as in `consilience data fetch`.")] = None,
+    out: Annotated[
+        Path, typer.Option(help="Folder for the report and the institutions' folders; made anew by every run.")
+    ] = Path("out/demo"),
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder of fetched data sets, as in `consilience data fetch`.")
+    ] = None,
     configs: Annotated[Path, typer.Option(help="Folder with contracts and studies.")] = CONFIGS,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON; progress goes to the error output.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the result as JSON; progress goes to the error output.")
+    ] = False,
 ) -> None:
     """Eight banks and four shops learn together: two studies from raw tables to name lists.
 
@@ -46,7 +49,7 @@ def demo(
     torch.set_num_threads(1)  # institutions run beside each other, one core each
     console = Console(stderr=as_json, highlight=False)
     with LiveView(console) as view:
-        result = run_demo(out, cache or default_cache(), PublicRecipe(), view, configs)
+        result = run_demo(out, cache or default_cache(), view, configs)
     if as_json:
         typer.echo(json.dumps({"report": str(out / REPORT), **asdict(result)}))
         return

@@ -13,7 +13,6 @@ from federation.contract import FeatureContract
 from federation.document import load_yaml
 from federation.errors import StorageError
 from federation.study import StudyDraft
-from server.tuning import Recipe
 from simulations import datasets, report, study
 from simulations.catalogue import CATALOGUE
 from simulations.fetch import fetch
@@ -37,7 +36,7 @@ class Plan:
 PLANS = (Plan("propensity", BANKS), Plan("churn", SHOPS))
 
 
-def run_demo(out: Path, cache: Path, recipe: Recipe, view: LiveView, configs: Path = CONFIGS) -> DemoResult:
+def run_demo(out: Path, cache: Path, view: LiveView, configs: Path = CONFIGS) -> DemoResult:
     """Fetch, found, run both studies, and write the report to `out/report.html`; everything else lies under `out/federation`.
 
     Raises
@@ -55,7 +54,7 @@ def run_demo(out: Path, cache: Path, recipe: Recipe, view: LiveView, configs: Pa
     fetch(cache, say=view.say)
     view.stage("Institutions: their own tables, keys, policies and budgets; consent is simulated")
     federation = _found(out / "federation", cache, configs, drafts, view)
-    results = [_study(federation, drafts[plan.name], plan.sites, recipe, view) for plan in PLANS]
+    results = [_study(federation, drafts[plan.name], plan.sites, view) for plan in PLANS]
     result = DemoResult(
         version=version("consilience"),
         started=datetime.now(UTC).strftime("%-d %B %Y"),
@@ -72,19 +71,21 @@ def _draft(configs: Path, name: str) -> StudyDraft:
     path = configs / "studies" / f"{name}.yaml"
     if not path.is_file():
         raise StorageError(
-            "CSL-M122", f"{path} is not there.", "Run the demo from a checkout, or name its folder configs with --configs."
+            "CSL-M122",
+            f"{path} is not there.",
+            "Run the demo from a checkout, or name its folder configs with --configs.",
         )
     return load_yaml(path, StudyDraft)
 
 
 def _found(root: Path, cache: Path, configs: Path, drafts: dict[str, StudyDraft], view: LiveView) -> Federation:
     contracts = {
-        draft.contract: load_yaml(configs / "contracts" / f"{draft.contract}.yaml", FeatureContract) for draft in drafts.values()
+        draft.contract: load_yaml(configs / "contracts" / f"{draft.contract}.yaml", FeatureContract)
+        for draft in drafts.values()
     }
-    rows = pd.concat([datasets.cdnow(cache), datasets.complete_journey(cache)], ignore_index=True)
-    frames = {"propensity": datasets.bank_full(cache), "churn": rows}
+    frames = [datasets.bank_full(cache), datasets.cdnow(cache), datasets.complete_journey(cache)]
     foundings = [
-        Founding(site, _own(frames[plan.name], site), contracts[drafts[plan.name].contract], drafts[plan.name])
+        Founding(site, _own(frames, site), contracts[drafts[plan.name].contract], drafts[plan.name])
         for plan in PLANS
         for site in plan.sites
     ]
@@ -93,13 +94,13 @@ def _found(root: Path, cache: Path, configs: Path, drafts: dict[str, StudyDraft]
     return federation
 
 
-def _own(frame: pd.DataFrame, site: Site) -> pd.DataFrame:
-    """Return a site's rows; columns that are empty throughout are not its columns."""
-    return datasets.of_site(frame, site).dropna(axis="columns", how="all")
+def _own(frames: Sequence[pd.DataFrame], site: Site) -> pd.DataFrame:
+    """Return a site's rows, out of the set that has its group."""
+    return datasets.of_site(next(frame for frame in frames if (frame["group"] == site.group).any()), site)
 
 
-def _study(federation: Federation, draft: StudyDraft, sites: Sequence[Site], recipe: Recipe, view: LiveView) -> StudyResult:
+def _study(federation: Federation, draft: StudyDraft, sites: Sequence[Site], view: LiveView) -> StudyResult:
     view.stage(draft.title)
-    outcome = study.run(federation, draft, sites, recipe, view.event)
+    outcome = study.run(federation, draft, sites, view.event)
     view.say("comparing with what each institution could have done alone, and with pooled records (seen by no party)")
     return study.gather(federation, draft, sites, outcome)

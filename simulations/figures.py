@@ -146,55 +146,40 @@ def _top(lines: Sequence[Curve]) -> float:
 def gains(study: StudyResult) -> str:
     """Draw one row an institution: own model -> federated model, with the pooled reference, sorted by gain."""
     sites = sorted(study.sites, key=lambda site: site.gain)
-    rows = range(len(sites))
     with _figure(_WIDTH, 0.75 + _ROW * len(sites)) as figure:
         axes = figure.subplots()
-        axes.hlines(rows, [s.alone for s in sites], [s.federated for s in sites], color=SOFT, linewidth=1.2, zorder=1)
-        mark: dict[str, Any] = {"zorder": 3, "linestyle": "none"}
-        axes.plot(
-            [s.pooled for s in sites],
-            rows,
-            marker="|",
-            markersize=11,
-            markeredgewidth=1.6,
-            color=POOLED,
-            label="pooled, no privacy",
-            **mark,
-        )
-        axes.plot(
+        axes.hlines(
+            range(len(sites)),
             [s.alone for s in sites],
-            rows,
-            marker="o",
-            markersize=5.5,
-            markerfacecolor="white",
-            markeredgewidth=1.5,
-            markeredgecolor=ALONE,
-            label="own model, no privacy",
-            **mark,
-        )
-        axes.plot(
             [s.federated for s in sites],
-            rows,
-            marker="o",
-            markersize=5.5,
-            color=FEDERATED,
-            label="federated, private",
-            **mark,
+            color=SOFT,
+            linewidth=1.2,
+            zorder=1,
         )
+        tick: dict[str, Any] = {"marker": "|", "markersize": 11, "markeredgewidth": 1.6, "color": POOLED}
+        ring: dict[str, Any] = {
+            "marker": "o",
+            "markerfacecolor": "white",
+            "markeredgewidth": 1.5,
+            "markeredgecolor": ALONE,
+        }
+        _marks(axes, [s.pooled for s in sites], "pooled, no privacy", **tick)
+        _marks(axes, [s.alone for s in sites], "own model, no privacy", **ring)
+        _marks(axes, [s.federated for s in sites], "federated, private", marker="o", color=FEDERATED)
         _named_rows(axes, sites)
         for row, site in enumerate(sites):
-            axes.text(
-                1.01,
-                row,
-                f"{_signed(site.gain)} ± {site.margin:.3f}",
-                transform=axes.get_yaxis_transform(),
-                va="center",
-                fontsize=7.5,
-                color=FEDERATED if site.gain > 0 else ALONE,
-            )
+            _beside(axes, row, f"{_signed(site.gain)} ± {site.margin:.3f}", FEDERATED if site.gain > 0 else ALONE)
         axes.set_xlabel("AUC on the institution's own held-out customers")
         figure.legend(loc="outside upper left", ncols=3)
         return _svg(figure, f"{study.name}-gains", "Gain of each institution from federating")
+
+
+def _marks(axes: Axes, values: Sequence[float], label: str, **style: Any) -> None:  # noqa: ANN401 - matplotlib's own
+    axes.plot(values, range(len(values)), label=label, linestyle="none", zorder=3, **{"markersize": 5.5, **style})
+
+
+def _beside(axes: Axes, row: int, text: str, color: str) -> None:
+    axes.text(1.01, row, text, transform=axes.get_yaxis_transform(), va="center", fontsize=7.5, color=color)
 
 
 def _signed(value: float) -> str:
@@ -212,60 +197,31 @@ def _named_rows(axes: Axes, sites: Sequence[SiteResult]) -> None:
 
 
 def budgets(study: StudyResult) -> str:
-    """Draw each institution's granted epsilon, and what its two accounts spent of it."""
+    """Draw each institution's budget, what it granted the study, and what its two accounts spent."""
     sites = list(reversed(study.sites))
+    bars = [site.budget for site in sites]
     rows = range(len(sites))
     with _figure(_WIDTH, 0.75 + _ROW * 1.15 * len(sites)) as figure:
         axes = figure.subplots()
-        axes.barh(
-            rows,
-            [s.budget.whole for s in sites],
-            height=0.72,
-            color="white",
-            edgecolor=SOFT,
-            linewidth=0.9,
-            label="budget of the period",
-        )
-        axes.barh(
-            [row + 0.17 for row in rows],
-            [s.budget.training for s in sites],
-            height=0.3,
-            color=FEDERATED,
-            label="spent: training",
-        )
-        axes.barh(
-            [row - 0.17 for row in rows],
-            [s.budget.holdout for s in sites],
-            height=0.3,
-            color=ALONE,
-            alpha=0.75,
-            hatch="////",
-            edgecolor="white",
-            linewidth=0,
-            label="spent: evaluation",
-        )
-        axes.plot(
-            [s.budget.granted for s in sites],
-            rows,
-            marker="|",
-            markersize=15,
-            markeredgewidth=1.6,
-            color=INK,
-            linestyle="none",
-            label="granted to this study",
-        )
+        frame: dict[str, Any] = {"color": "white", "edgecolor": SOFT, "linewidth": 0.9, "label": "budget of the period"}
+        solid: dict[str, Any] = {"color": FEDERATED, "label": "spent: training"}
+        hatched: dict[str, Any] = {
+            "color": ALONE,
+            "alpha": 0.75,
+            "hatch": "////",
+            "edgecolor": "white",
+            "linewidth": 0,
+            "label": "spent: evaluation",
+        }
+        axes.barh(rows, [bar.whole for bar in bars], height=0.72, **frame)
+        axes.barh([row + 0.17 for row in rows], [bar.training for bar in bars], height=0.3, **solid)
+        axes.barh([row - 0.17 for row in rows], [bar.holdout for bar in bars], height=0.3, **hatched)
+        tick: dict[str, Any] = {"marker": "|", "markersize": 15, "markeredgewidth": 1.6, "color": INK}
+        _marks(axes, [bar.granted for bar in bars], "granted to this study", **tick)
         _named_rows(axes, sites)
         axes.set_xlim(left=0)
-        for row, site in enumerate(sites):
-            axes.text(
-                1.01,
-                row,
-                f"{site.budget.left:.2f} left",
-                transform=axes.get_yaxis_transform(),
-                va="center",
-                fontsize=7.5,
-                color=SOFT,
-            )
+        for row, bar in enumerate(bars):
+            _beside(axes, row, f"{bar.left:.2f} left", SOFT)
         axes.set_xlabel("ε of one customer (less is more private)")
         figure.legend(loc="outside upper left", ncols=4)
         return _svg(figure, f"{study.name}-budgets", "Privacy budget of each institution")

@@ -34,6 +34,7 @@ from simulations.sites import TEST_POSITION, Site
 
 MARKER = "made-by-simulate"
 FEDERATION = "demo"
+COORDINATOR = "coordinator"
 TABLES = "tables"
 PERIOD_DAYS = 365
 PERIOD_SHARE = 1.25
@@ -77,9 +78,10 @@ def found(root: Path, foundings: Sequence[Founding]) -> Federation:
     ordered = sorted(foundings, key=lambda item: item.site.id)
     homes = {item.site.id: Home(root / item.site.id) for item in ordered}
     keys = {item.site.id: _open_home(homes[item.site.id], item.site.id) for item in ordered}
-    coordinator_folder = root / "coordinator" / "keys"
-    coordinator_folder.mkdir(parents=True, mode=0o700)
-    coordinator = create_identity(coordinator_folder / "identity.key", allow_plain=True)
+    desk = root / COORDINATOR
+    for folder in ("keys", "studies"):
+        (desk / folder).mkdir(parents=True, mode=0o700)
+    coordinator = create_identity(desk / "keys" / "identity.key", allow_plain=True)
     contracts = {item.contract.name: item.contract for item in ordered}
     charter = Charter(
         federation=FEDERATION,
@@ -91,7 +93,9 @@ def found(root: Path, foundings: Sequence[Founding]) -> Federation:
     sealed = seal(charter, keys, coordinator)
     for item in ordered:
         _furnish(homes[item.site.id], item, sealed)
-    _install(root / "coordinator", sealed, contracts.values())
+    _install(desk, sealed, contracts.values())
+    for draft in {item.draft.name: item.draft for item in ordered}.values():
+        write_yaml(desk / "studies" / f"{draft.name}.yaml", draft, draft.title)
     return Federation(root, homes, charter, sealed, coordinator, contracts)
 
 

@@ -85,7 +85,9 @@ class LocalGrid(Grid):
     ) -> None:
         config = dict(run_config or {})
         self._nodes = {
-            node_id: _Node(app, Context(RUN_ID, node_id, dict(own), RecordDict(), dict(config)), (faults or {}).get(node_id, ()))
+            node_id: _Node(
+                app, Context(RUN_ID, node_id, dict(own), RecordDict(), dict(config)), (faults or {}).get(node_id, ())
+            )
             for node_id, (app, own) in nodes.items()
         }
         count = workers or min(len(nodes), os.cpu_count() or 1)

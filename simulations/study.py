@@ -5,8 +5,11 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
+from flwr.app import UserConfig
+from flwr.clientapp import ClientApp
 
 from client.adoption import delong
 from client.app import VaultShelf, make_app
@@ -21,16 +24,16 @@ from federation.networks import Network, build, load_weights, tensor_shapes, wei
 from federation.study import MlpModel, StudyDraft
 from privacy.keys import load_secret
 from privacy.ledger import LedgerReader
-from server.coordinator import Office, run_study
-from server.events import Event, OnEvent, RoundDone
-from server.registry import PublishedModel
-from server.tuning import Recipe
+from server.app import build_app
+from server.events import Event, OnEvent, Published, RoundDone
+from server.home import CoordinatorHome
+from server.registry import PublishedModel, Registry
 from simulations import analysis
 from simulations.analysis import Floats, Truth
 from simulations.cards import estimate_of, released_roc, sections_of
 from simulations.datasets import PROFILING
-from simulations.institutions import Federation
-from simulations.local_grid import LocalGrid
+from simulations.institutions import COORDINATOR, Federation
+from simulations.local_grid import LocalGrid, run_study
 from simulations.results import Budget, Curve, NameList, NameRow, SiteResult, StudyResult
 from simulations.sites import Site
 
@@ -42,17 +45,20 @@ HALF_WIDTH = 1.959964
 
 @dataclass
 class Meter:
-    """Adds up what a study's rounds moved, and passes every event on."""
+    """Adds up what a study's rounds moved, notes what was published, and passes every event on."""
 
     on_event: OnEvent
     sent: int = 0
     received: int = 0
+    published: str = ""
 
     def __call__(self, event: Event) -> None:
         """Take one event."""
         if isinstance(event, RoundDone):
             self.sent += event.bytes_sent
             self.received += event.bytes_received
+        elif isinstance(event, Published):
+            self.published = event.name
         self.on_event(event)
 
 
@@ -82,26 +88,20 @@ class Scored:
         return self.truth.heldout_labels
 
 
-def run(federation: Federation, draft: StudyDraft, sites: Sequence[Site], recipe: Recipe, on_event: OnEvent) -> Outcome:
-    """Run a study: one vault for each site, the coordinator on this thread; both by the code of a real federation."""
-    app = make_app(VaultShelf())
-    nodes = {
-        number: (app, {"home": str(federation.homes[site.id].root), "plain-keys": True})
+def run(federation: Federation, draft: StudyDraft, sites: Sequence[Site], on_event: OnEvent) -> Outcome:
+    """Run a study by the ServerApp and the ClientApp that a real federation runs, one vault for each site."""
+    vaults = make_app(VaultShelf())
+    nodes: dict[int, tuple[ClientApp, UserConfig]] = {
+        number: (vaults, {"home": str(federation.homes[site.id].root), "plain-keys": True})
         for number, site in enumerate(sites, start=1)
     }
-    folder = federation.root / "coordinator"
-    office = Office(
-        charter=federation.charter,
-        contract=federation.contracts[draft.contract],
-        key=federation.coordinator_key,
-        checkpoints=folder / "checkpoints",
-        registry=folder / "registry",
-    )
-    office.checkpoints.mkdir(exist_ok=True)
+    home = CoordinatorHome(federation.root / COORDINATOR)
+    config: UserConfig = {"coordinator-home": str(home.root), "study": draft.name, "allow-plain-key": True}
     meter = Meter(on_event)
     start = time.monotonic()
     with LocalGrid(nodes) as grid:
-        published = run_study(grid, draft, office, recipe, on_event=meter)
+        run_study(build_app(meter), grid, config)
+    published = Registry(home.registry).load(meter.published, federation.charter.coordinator_key)
     return Outcome(published, time.monotonic() - start, meter.sent, meter.received)
 
 
@@ -169,7 +169,7 @@ def _score(federation: Federation, draft: StudyDraft, sites: Sequence[Site], net
     ]
 
 
-def _truth(federation: Federation, draft: StudyDraft, site: Site, kind: str) -> Truth:
+def _truth(federation: Federation, draft: StudyDraft, site: Site, kind: Literal["additive", "logistic"]) -> Truth:
     home = federation.homes[site.id]
     declaration = federation.charter.member(site.id).declaration(draft.contract)
     assert declaration is not None

@@ -8,13 +8,11 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from federation.document import Document
 from federation.encoding import sha256_hex
 from federation.errors import IntegrityError, PolicyError
 from federation.signing import public_hex
-from privacy import accounting
 from privacy.events import PrivacyEvent
-from privacy.filter import limits_of
+from privacy.filter import limits_of, run_epsilon, run_price
 from privacy.ledger.entries import (
     ACCOUNTS,
     MILLISECONDS_A_DAY,
@@ -41,7 +39,6 @@ from privacy.ledger.reader import STATE_PREFIX, LedgerReader
 from privacy.ledger.state import EPOCH, State, advance, check_policy
 from privacy.ledger.store import Store
 from privacy.policy import Policy, Terms
-from privacy.token import price
 
 Clock = Callable[[], int]
 HOLDOUT_CONTEXT = b"csl1/holdout-key\0"
@@ -147,7 +144,7 @@ class Ledger(LedgerReader):
         if self.state().policy == policy.digest():
             return
         data = PolicyData(sha256=policy.digest(), policy=policy, limits=limits_of(policy))
-        with self._lock, self._store.transaction():
+        with self._store.transaction():
             state = self._state()
             if state.policy != data.sha256:
                 check_policy(state, policy)
@@ -188,7 +185,7 @@ class Ledger(LedgerReader):
         if limits is None:
             raise PolicyError("CSL-P401", "No policy is in force in the ledger.", "Activate the institution's policy.")
         data = _priced(study, charges, releases, terms, limits.run_delta)
-        with self._lock, self._store.transaction():
+        with self._store.transaction():
             state, known = self._state(), self._reservation(rid)
             if known is not None and known.data == data:
                 if known.closed:
@@ -218,7 +215,7 @@ class Ledger(LedgerReader):
             left, CSL-P409 the number was released with other bytes.
         """
         data = ReleaseData(number=number, account=account, what=what, sha256=sha256, bytes=size)
-        with self._lock, self._store.transaction():
+        with self._store.transaction():
             before = next((row for row in self._store.released(rid) if row[1] == number), None)
             if before is not None and self._entry(self._store.at(before[3])).body.data == data:
                 return
@@ -234,7 +231,7 @@ class Ledger(LedgerReader):
         PolicyError
             CSL-P405 when nothing is reserved.
         """
-        with self._lock, self._store.transaction():
+        with self._store.transaction():
             state, known = self._state(), self._reservation(rid)
             if known is not None and known.closed:
                 return known.untouched()
@@ -246,7 +243,7 @@ class Ledger(LedgerReader):
     def refuse(self, code: str, study: str, why: str) -> None:
         """Write down a refusal; text from outside is shortened and cleaned, so that a refusal can always be written."""
         data = RefuseData(code=code, study=_clean(study, 400), why=_clean(why, 1000))
-        with self._lock, self._store.transaction():
+        with self._store.transaction():
             state = self._state()
             self._append(state, Refuse(seq=state.size, prev=state.head, ts=self._ts(state), data=data), None)
 
@@ -263,7 +260,7 @@ class Ledger(LedgerReader):
         self._store.insert(row, released)
         self._put(after)
 
-    def _put(self, state: Document) -> None:
+    def _put(self, state: State) -> None:
         content = state.canonical()
         self._store.put_state(content, self._key.sign(STATE_PREFIX + content))
 
@@ -276,7 +273,7 @@ def _priced(
     run_delta: float,
 ) -> ReserveData:
     for account, events in charges.items():
-        cost = accounting.epsilon(events, terms.delta)
+        cost = run_epsilon(tuple(events), terms.delta)
         if cost > terms.epsilon * (1 + EPSILON_SLACK):
             raise PolicyError(
                 "CSL-P411",
@@ -285,7 +282,10 @@ def _priced(
             )
     lines = tuple(
         AccountCharge(
-            account=name, events=tuple(charges[name]), releases=releases[name], cost=price(charges[name], run_delta)
+            account=name,
+            events=tuple(charges[name]),
+            releases=releases[name],
+            cost=run_price(tuple(charges[name]), run_delta),
         )
         for name in ACCOUNTS
         if name in charges

@@ -1,7 +1,6 @@
 """Reading a ledger with the institution's public key: entries, reservations, what was spent. Nothing is believed
 unsigned."""
 
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,7 +91,6 @@ class LedgerReader:
         self._store = store
         self._public = public_key
         self._verifier = Ed25519PublicKey.from_public_bytes(bytes.fromhex(public_key))
-        self._lock = threading.RLock()
 
     @classmethod
     def read(cls, path: Path, public_key: str) -> "LedgerReader":
@@ -147,7 +145,7 @@ class LedgerReader:
         IntegrityError
             CSL-P602 when they do not belong to the last entry; the ledger is then locked.
         """
-        with self._lock, self._store.transaction(write=False):
+        with self._store.transaction(write=False):
             return self._state()
 
     def _state(self) -> State:
@@ -174,7 +172,7 @@ class LedgerReader:
         IntegrityError
             CSL-P605 when there is none or it does not check out.
         """
-        with self._lock, self._store.transaction(write=False):
+        with self._store.transaction(write=False):
             return self._entry(self._store.at(seq))
 
     def entries(self, start: int = 0) -> Iterator[Entry]:
@@ -209,7 +207,7 @@ class LedgerReader:
 
     def reservation(self, rid: str) -> Reservation | None:
         """Return what the ledger holds of a study by its rid, or None."""
-        with self._lock, self._store.transaction(write=False):
+        with self._store.transaction(write=False):
             return self._reservation(rid)
 
     def _reservation(self, rid: str) -> Reservation | None:
@@ -229,7 +227,7 @@ class LedgerReader:
 
     def has_release(self, rid: str, number: int) -> bool:
         """Return whether a reply of a study was released under `number`."""
-        with self._lock, self._store.transaction(write=False):
+        with self._store.transaction(write=False):
             return any(row[1] == number for row in self._store.released(rid))
 
     def tree_head(self) -> TreeHead:

@@ -9,6 +9,7 @@ import os
 import sqlite3
 import stat
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -70,6 +71,7 @@ class Store:
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self.path = path
         self._connection = connection
+        self._lock = threading.RLock()
 
     @classmethod
     def create(cls, path: Path) -> "Store":
@@ -155,8 +157,8 @@ class Store:
 
     @contextmanager
     def transaction(self, *, write: bool = True) -> Iterator[None]:
-        """Everything inside is written durably, or nothing is; a writer excludes every other from the start."""
-        with translated(self.path):
+        """Everything inside is written durably, or nothing is; one thread at a time, one writing process at a time."""
+        with self._lock, translated(self.path):
             self._execute("BEGIN IMMEDIATE" if write else "BEGIN")
             try:
                 yield

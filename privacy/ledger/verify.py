@@ -7,15 +7,13 @@ entries give. A fault is reported where it is found, and reading goes on.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from federation.errors import ConsilienceError, DocumentError
-from privacy.events import PrivacyEvent
-from privacy.filter import limits_of
+from privacy.filter import limits_of, run_epsilon, run_price
 from privacy.ledger.entries import (
     SIGNING_PREFIX,
     Body,
@@ -32,7 +30,7 @@ from privacy.ledger.reader import STATE_PREFIX, TreeHead
 from privacy.ledger.state import State, advance, skip
 from privacy.ledger.store import SCHEMA, ReleasedRow, Row, Store, translated
 from privacy.policy import Policy
-from privacy.token import Token, price
+from privacy.token import Token
 
 PRICE_TOLERANCE = 1e-6  # another machine's floating point may move the last digits of a price
 MOST_FINDINGS = 1000
@@ -214,7 +212,9 @@ class _Audit:
 
     def _check_reserve(self, body: Reserve) -> None:
         for charge in body.data.charges:
-            computed = _price(charge.events, body.data.run_delta)
+            computed = run_price(charge.events, body.data.run_delta)
+            if run_epsilon(charge.events, body.data.delta) > body.data.epsilon * (1 + PRICE_TOLERANCE):
+                self._add("CSL-P619", body.seq, f"The {charge.account} account's events cost more than was granted.")
             if not _agrees(charge.cost, computed):
                 what = (
                     f"The {charge.account} account was charged {charge.cost.mu_squared_nano} nano mu^2 and "
@@ -255,11 +255,6 @@ def _signature_fits(check: Callable[[bytes, bytes], None], signature: bytes, con
     except InvalidSignature:
         return False
     return True
-
-
-@lru_cache(maxsize=1024)
-def _price(events: tuple[PrivacyEvent, ...], run_delta: float) -> Token:
-    return price(events, run_delta)
 
 
 def _agrees(charged: Token, computed: Token) -> bool:

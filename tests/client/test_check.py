@@ -40,7 +40,7 @@ def bank(home: Path, **more: Any) -> CheckReport:
     consent = consent_for(home, [row["id"] for row in rows], p2="no", p3="no")
     node = people_node(home, rows, consent=consent, position="at", score={"from_position": 8}, **more)
     return check(
-        node, people(), FLAT.model_copy(update={"size": 7}), "study", PositionHoldout(kind="position", position=7)
+        node, people(), FLAT.model_copy(update={"size": 7}), "study", "contact", PositionHoldout(kind="position", position=7)
     )
 
 
@@ -72,7 +72,7 @@ def test_a_declared_size_far_from_the_true_one_is_pointed_out(tmp_path: Path) ->
     assert "4 customers would train, 7 are declared" in report.advice[0]
     assert "CSL-C213" in shown(report)
     fitting = check(
-        people_node(tmp_path, [person(1), person(2)]), people(), FLAT.model_copy(update={"size": 2}), "study"
+        people_node(tmp_path, [person(1), person(2)]), people(), FLAT.model_copy(update={"size": 2}), "study", "contact"
     )
     assert fitting.advice == ()
 
@@ -87,7 +87,7 @@ def test_a_fault_is_reported_and_not_raised(tmp_path: Path) -> None:
 
 
 def test_scoring_that_is_not_mapped_does_not_stop_learning(tmp_path: Path) -> None:
-    report = check(people_node(tmp_path, [person(1), person(2)]), people(), FLAT, "study")
+    report = check(people_node(tmp_path, [person(1), person(2)]), people(), FLAT, "study", "contact")
     assert report.ok
     assert report.score.refusal is not None
     assert report.score.refusal["code"] == "CSL-C122"
@@ -98,16 +98,16 @@ def test_a_shop(tmp_path: Path, kind: str) -> None:
     rows = [purchase(f"c{number}", 5 + number) for number in range(20)]
     node = shop_node(tmp_path, [*rows, purchase("c1", -3)], kind)
     holdout = HashHoldout(kind="hash", share=0.5)
-    report = check(node, rfm("recency", "gap_mean"), DECLARED, "study", holdout, b"k" * 32)
+    report = check(node, rfm("recency", "gap_mean"), DECLARED, "study", "contact", holdout, b"k" * 32)
     assert report.training is not None
     assert report.held_out is not None
     assert report.training + report.held_out == 20
     assert report.learn.positive == pytest.approx(19 / 20)
     assert report.learn.findings.columns["gap_mean"].missing == 1.0
     assert "left out: no consent" in shown(report)
-    assert check(node, rfm("recency"), DECLARED, "study", holdout).training is None
+    assert check(node, rfm("recency"), DECLARED, "study", "contact", holdout).training is None
 
 
 def test_a_label_with_one_outcome_only(tmp_path: Path) -> None:
-    report = check(people_node(tmp_path, [person(1), person(3)]), people(), FLAT, "study")
+    report = check(people_node(tmp_path, [person(1), person(3)]), people(), FLAT, "study", "contact")
     assert "CSL-C212" in shown(report)

@@ -87,18 +87,18 @@ def test_take_keeps_every_part_aligned() -> None:
 def test_scoring_takes_the_rows_from_a_position_or_of_a_second_table(tmp_path: Path) -> None:
     rows = [person(number, at=number) for number in range(5)]
     node = people_node(tmp_path, rows, position="at", score={"from_position": 3})
-    assert list(load_cohort(node, people(), FLAT, "study", "score")[0].ids) == ["p3", "p4"]
+    assert list(load_cohort(node, people(), FLAT, "contact", "score")[0].ids) == ["p3", "p4"]
     assert len(load_cohort(node, people(), FLAT, "study", "learn")[0]) == 5
     second = [{key: value for key, value in person(number).items() if key != "y"} for number in (1, 4)]
     node = people_node(tmp_path, rows, score={"source": write_source(tmp_path, "csv", "next", second)})
-    cohort, _ = load_cohort(node, people(), FLAT, "study", "score")
+    cohort, _ = load_cohort(node, people(), FLAT, "contact", "score")
     assert (list(cohort.ids), cohort.label) == (["p1", "p4"], None)
 
 
 def test_scoring_does_not_read_the_label(tmp_path: Path) -> None:
     rows = [{key: value for key, value in person(number, at=1).items() if key != "y"} for number in range(3)]
     node = people_node(tmp_path, rows, position="at", score={"from_position": 0})
-    assert len(load_cohort(node, people(), FLAT, "study", "score")[0]) == 3
+    assert len(load_cohort(node, people(), FLAT, "contact", "score")[0]) == 3
     with pytest.raises(DataError, match="CSL-C102"):
         load_cohort(node, people(), FLAT, "study", "learn")
 

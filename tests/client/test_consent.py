@@ -94,7 +94,7 @@ def test_scoring_asks_for_contact_whatever_the_study(tmp_path: Path) -> None:
         tmp_path, [person(1, at=5), person(2, at=5)], consent=consent, position="at", score={"from_position": 0}
     )
     assert ids(node) == ["p1"]
-    assert list(load_cohort(node, people(), FLAT, "study", "score")[0].ids) == ["p2"]
+    assert list(load_cohort(node, people(), FLAT, "contact", "score")[0].ids) == ["p2"]
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.sampled_from(["yes", "no", "", "yes "])), min_size=1, max_size=12))

@@ -150,6 +150,14 @@ def test_the_window_is_half_open_on_both_sides() -> None:
     assert learning.days == scoring.days == 100
 
 
+def test_the_middle_of_a_customers_time_counts_as_late(tmp_path: Path) -> None:
+    rows = [
+        purchase(who, days)
+        for who, days in (("a", 40), ("a", 20), ("b", 40), ("b", 21), ("c", 40), ("c", 30), ("c", 10))
+    ]
+    np.testing.assert_array_equal(learn(shop_node(tmp_path, rows), "trend").columns["trend"], [1.0, -1.0, 0.0])
+
+
 def test_window_edges(tmp_path: Path) -> None:
     rows = [
         purchase("first", 100),
@@ -167,7 +175,7 @@ def test_window_edges(tmp_path: Path) -> None:
 
 def test_scoring_uses_the_newest_window_and_has_no_label(tmp_path: Path) -> None:
     rows = [purchase("a", 90), purchase("b", 10), purchase("c", -19)]
-    cohort, _ = load_cohort(shop_node(tmp_path, rows), rfm("recency"), DECLARED, "study", "score")
+    cohort, _ = load_cohort(shop_node(tmp_path, rows), rfm("recency"), DECLARED, "contact", "score")
     assert list(cohort.ids) == ["b", "c"]
     np.testing.assert_allclose(cohort.columns["recency"], [0.30, 0.01])
     assert cohort.label is None

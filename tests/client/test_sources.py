@@ -19,7 +19,7 @@ from pydantic import TypeAdapter
 from client.config import NodeConfig, Source
 from client.sources import Session
 from client.validation import Findings
-from federation.errors import DataError
+from federation.errors import DataError, StorageError
 from tests.client.node_files import KINDS, Row, people_node, person, write_node, write_source
 
 CANARY = "CANARY-4711"
@@ -173,9 +173,29 @@ def test_nested_values_are_a_wrong_type(tmp_path: Path) -> None:
     assert [item.code for item in findings.items] == ["CSL-C118"]
 
 
-def test_encodings(tmp_path: Path) -> None:
-    (tmp_path / "t.csv").write_bytes("id,town\n1,Zürich\n".encode("latin-1"))
-    source = {"kind": "csv", "path": "t.csv", "encoding": "latin-1"}
+def test_a_home_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "tmp").write_text("a file where the folder should be")
+    with pytest.raises(StorageError, match="CSL-C002"):
+        Session(place(tmp_path), [])
+
+
+@pytest.mark.parametrize(
+    "lines", [["title of the export", "id;AGE", "1;2"], ["id;AGE", "1;2", "1;2;3", "1;2"], ["id;AGE", "1"]]
+)
+def test_lines_that_do_not_fit_the_header_are_never_skipped_in_silence(tmp_path: Path, lines: list[str]) -> None:
+    (tmp_path / "t.csv").write_text("\n".join(lines) + "\n")
+    try:
+        _, findings = read(tmp_path, {"kind": "csv", "path": "t.csv", "delimiter": ";"}, ["id", "AGE"])
+    except DataError as error:
+        assert error.code == "CSL-C114"
+    else:
+        assert {item.code for item in findings.items} == {"CSL-C102"}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "utf-16"])
+def test_encodings(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "t.csv").write_bytes("id,town\n1,Zürich\n".encode(encoding))
+    source = {"kind": "csv", "path": "t.csv", "encoding": encoding}
     assert read(tmp_path, source, ["id", "town"])[0] == [("1", "Zürich")]
 
 

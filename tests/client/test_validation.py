@@ -154,7 +154,7 @@ def test_a_node_that_does_not_map_the_contract_or_maps_another_kind(tmp_path: Pa
 def test_learning_without_a_label_and_scoring_without_rows(tmp_path: Path) -> None:
     assert faults(tmp_path, label=None).code == "CSL-C121"
     with pytest.raises(DataError, match="CSL-C122"):
-        load_cohort(people_node(tmp_path, [person(1)]), people(), FLAT, "study", "score")
+        load_cohort(people_node(tmp_path, [person(1)]), people(), FLAT, "contact", "score")
 
 
 @pytest.mark.parametrize("stamp", ["x", "", "-1", "1.5", "1e99"])

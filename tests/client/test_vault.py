@@ -65,7 +65,7 @@ def test_a_study_from_the_first_message_to_the_name_list(town, vault):
     identity, _ = unpack(vault.answer("query.hello", town.hello()), Identity, town.key("alder"))
     assert (identity.member, identity.nonce) == ("alder", "1" * 32)
     grant = town.grant(vault, spec)
-    assert (grant.epsilon, grant.declared_size, grant.steps) == (2.0, 500, 3)
+    assert (grant.epsilon, grant.declared_size, grant.steps) == (2.0, 400, 3)
     for number in (1, 2, 3):
         release, payload = unpack(vault.answer("train", town.train(spec, number)), TrainRelease, town.key("alder"))
         assert release.round == number
@@ -82,7 +82,7 @@ def test_a_study_from_the_first_message_to_the_name_list(town, vault):
     unpack(vault.answer("query.receipts", town.receipts(spec, model)), Acknowledged, town.key("alder"))
     assert len(list(town.homes["alder"].folder("lists").glob("propensity-*.csv"))) == 1
     assert kinds(town) == ["genesis", "policy", "reserve", *["release"] * 4, "close"]
-    assert verify(town.homes["alder"].ledger_file, town.key("alder")).ok
+    assert verify(town.homes["alder"].ledger_file, town.key("alder")).valid
 
 
 def test_nothing_that_leaves_holds_a_customers_identifier(town, vault, caplog):
@@ -261,7 +261,7 @@ def test_a_budget_cannot_be_overspent(town, vault):
     granted = sum(b'"grant"' in raw(reply) for reply in replies)
     assert 1 <= granted < len(nonces)
     assert set(reasons(town)) <= {"CSL-P403", "CSL-P404"}
-    assert verify(town.homes["alder"].ledger_file, town.key("alder")).ok
+    assert verify(town.homes["alder"].ledger_file, town.key("alder")).valid
 
 
 def test_a_fault_in_the_data_after_the_grant_is_noise_not_an_error(town, vault):
@@ -319,3 +319,13 @@ def test_another_contract_than_the_pinned_one_is_refused(town):
     vault = town.vault()
     assert refused(town, vault.answer("query.offer", town.offer(town.spec())))
     assert reasons(town) == ["CSL-C502"]
+
+
+def test_a_refusal_that_cannot_be_written_down_still_looks_like_any_other(town, vault, monkeypatch):
+    before = raw(vault.answer("train", town.train(town.spec(), 1)))
+
+    def full(*args, **kwargs):
+        raise StorageError("CSL-P511", "disk full", "free space")
+
+    monkeypatch.setattr(Ledger, "refuse", full)
+    assert raw(vault.answer("train", town.train(town.spec(), 1))) == before

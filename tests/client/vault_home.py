@@ -197,7 +197,7 @@ class Town:
         return unpack(vault.answer("query.offer", self.offer(spec)), Grant, self.key(vault.member))[0]
 
 
-def found(root: Path, epsilon: float = 2.0, declared: int = 500) -> Town:
+def found(root: Path, epsilon: float = 2.0, declared: int = 400) -> Town:
     homes = {member: Home(root / member) for member in MEMBERS}
     keys = {member: install(home, member, allow_plain=True) for member, home in homes.items()}
     coordinator = Ed25519PrivateKey.generate()

@@ -2,6 +2,7 @@ import datetime
 import os
 import sqlite3
 import stat
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -299,3 +300,14 @@ def test_a_reader_needs_the_public_key_only(house):
     assert house.ledger.events("training") == ()
     with pytest.raises(IntegrityError):
         LedgerReader.read(house.path, "00" * 32)
+
+
+def test_threads_share_one_ledger(house):
+    def work(name):
+        for number in range(5):
+            house.ledger.refuse("CSL-P201", name, str(number))
+            assert sum(1 for _ in house.ledger.entries()) >= number + 3
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, "abcd"))
+    assert house.verify().valid and house.ledger.state().size == 22

@@ -37,9 +37,8 @@ from federation.messages import (
 )
 from federation.signing import public_hex
 from federation.study import HashHoldout, LogisticModel, StudyDraft, StudySpec, Training
-from server.coordinator import Office
+from server.coordinator import Derive, Office
 from server.events import Event
-from server.tuning import Tuning
 from simulations.local_grid import Fault, LocalGrid
 
 os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
@@ -62,8 +61,24 @@ def contract() -> FeatureContract:
         title="Shoppers",
         source="table",
         columns=(
-            NumericColumn(kind="numeric", name="age", meaning="Age", unit="years", low=18.0, high=90.0, knots=(18.0, 40.0, 60.0, 90.0)),
-            NumericColumn(kind="numeric", name="spent", meaning="Money", unit="euro", low=0.0, high=100.0, knots=(0.0, 10.0, 100.0)),
+            NumericColumn(
+                kind="numeric",
+                name="age",
+                meaning="Age",
+                unit="years",
+                low=18.0,
+                high=90.0,
+                knots=(18.0, 40.0, 60.0, 90.0),
+            ),
+            NumericColumn(
+                kind="numeric",
+                name="spent",
+                meaning="Money",
+                unit="euro",
+                low=0.0,
+                high=100.0,
+                knots=(0.0, 10.0, 100.0),
+            ),
             CategoricalColumn(kind="categorical", name="job", meaning="Job", categories=("clerk", "nurse", "cook")),
             FlagColumn(kind="flag", name="member", meaning="Is a member"),
         ),
@@ -87,27 +102,15 @@ def draft(**changes: object) -> StudyDraft:
     return StudyDraft(**{**values, **changes})  # type: ignore[arg-type]
 
 
-class FixedRecipe:
-    """A recipe for tests: few rounds, and steps that keep the fake vaults' quadratic losses stable."""
+def short(rounds: int = ROUNDS) -> Derive:
+    """Plan few rounds, of which the first two are probes, with a draw of one half."""
 
-    def __init__(self, rounds: int = ROUNDS) -> None:
-        self.rounds = rounds
-
-    def plan(self, draft: StudyDraft, sizes: Mapping[str, int], contract: FeatureContract) -> Training:
+    def derive(draft: StudyDraft, sizes: Mapping[str, int], contract: FeatureContract) -> Training:
         return Training(
-            mode=draft.mode, rounds=self.rounds, steps=self.rounds, sampling_rate=0.5, server_optimizer=draft.server_optimizer
+            mode=draft.mode, rounds=rounds, steps=rounds, sampling_rate=0.5, server_optimizer=draft.server_optimizer
         )
 
-    def tune(self, spec: StudySpec, grants: Mapping[str, Grant], contract: FeatureContract) -> Tuning:
-        return Tuning(
-            clips=dict.fromkeys(grants, 1.0),
-            weights={member: 1.0 / grant.noise_multiplier**2 for member, grant in grants.items()},
-            learning_rate=0.5,
-            momentum=0.5,
-            local_learning_rate=0.1,
-            local_momentum=0.0,
-            average_from=spec.training.rounds // 2 + 1,
-        )
+    return derive
 
 
 @dataclass
@@ -121,7 +124,7 @@ class FakeVault:
     work: list[str] = field(default_factory=list)
     kept: dict[bytes, RecordDict] = field(default_factory=dict)
     seen: list[Receipts] = field(default_factory=list)
-    study: str = ""
+    mode: str = "fedsgd"
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -157,6 +160,7 @@ class FakeVault:
 
     def _offer(self, request: RecordDict) -> RecordDict:
         offer, _ = unpack(request, Offer, self.charter.coordinator_key)
+        self.mode = offer.spec.training.mode
         return pack(self.key, self.grant(offer.spec))
 
     def grant(self, spec: StudySpec, **changes: object) -> Grant:
@@ -176,23 +180,31 @@ class FakeVault:
     def _train(self, request: RecordDict) -> RecordDict:
         header, payload = unpack(request, TrainRequest, self.charter.coordinator_key)
         release = self.gradient(header.round, load_tensors(payload))
+        if self.mode == "fedavg":
+            release = {name: value / np.float32(-self.size) for name, value in release.items()}
         content = dump_tensors(release)
         return pack(
-            self.key, TrainRelease(study=header.study, member=self.member, round=header.round, payload=sha256_hex(content)), content
+            self.key,
+            TrainRelease(study=header.study, member=self.member, round=header.round, payload=sha256_hex(content)),
+            content,
         )
 
     def gradient(self, number: int, weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Sum over half of `size` customers of the gradient of |w - target|^2 / 2, plus something that looks like noise."""
+        """Sum over half of `size` customers of the gradient of |w - target|^2 / 40, plus something that looks like noise."""
         result = {}
         for name, value in weights.items():
             noise = _hashed(f"{self.member}/{number}/{name}", value.shape)
-            result[name] = (self.size / 2 * (value - _hashed(f"target/{name}", value.shape)) + 3 * noise).astype(np.float32)
+            result[name] = (self.size / 40 * (value - _hashed(f"target/{name}", value.shape)) + 3 * noise).astype(
+                np.float32
+            )
         return result
 
     def _evaluate(self, request: RecordDict) -> RecordDict:
         header, _ = unpack(request, EvaluateRequest, self.charter.coordinator_key)
         content = dump_tensors({"counts": self.counts(len(header.edges) + 1)})
-        return pack(self.key, EvaluateRelease(study=header.study, member=self.member, payload=sha256_hex(content)), content)
+        return pack(
+            self.key, EvaluateRelease(study=header.study, member=self.member, payload=sha256_hex(content)), content
+        )
 
     def counts(self, bins: int) -> np.ndarray:
         place = np.arange(bins)
@@ -201,7 +213,9 @@ class FakeVault:
 
     def _model(self, request: RecordDict) -> RecordDict:
         header, payload = unpack(request, ModelDelivery, self.charter.coordinator_key)
-        return pack(self.key, ModelReceipt(study=header.study, member=self.member, card=header.card, model=sha256_hex(payload)))
+        return pack(
+            self.key, ModelReceipt(study=header.study, member=self.member, card=header.card, model=sha256_hex(payload))
+        )
 
     def _receipts(self, request: RecordDict) -> RecordDict:
         header, _ = unpack(request, Receipts, self.charter.coordinator_key)
@@ -239,7 +253,11 @@ class FakeFederation:
                 id=name,
                 title=name.title(),
                 key=public_hex(key_of(name)),
-                declares=(Declaration(contract="shoppers", size=size, as_of=date(2026, 1, 1), window_days=90, horizon_days=30),),
+                declares=(
+                    Declaration(
+                        contract="shoppers", size=size, as_of=date(2026, 1, 1), window_days=90, horizon_days=30
+                    ),
+                ),
             )
             for name, size in sorted(sizes.items())
         )
@@ -254,7 +272,9 @@ class FakeFederation:
 
     @property
     def office(self) -> Office:
-        return Office(self.charter, self.contract, key_of("coordinator"), self.folder / "checkpoints", self.folder / "registry")
+        return Office(
+            self.charter, self.contract, key_of("coordinator"), self.folder / "checkpoints", self.folder / "registry"
+        )
 
     def node(self, member: str) -> int:
         return 100 + sorted(self.vaults).index(member)

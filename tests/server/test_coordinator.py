@@ -9,11 +9,15 @@ from flwr.app import RecordDict
 from federation.encoding import sha256_hex
 from federation.errors import DocumentError, FederationError, IntegrityError, StorageError
 from federation.messages import RECORD, Acknowledged, TrainRelease, dump_tensors, load_tensors, pack
+from federation.study import LogisticModel, MlpModel, Model
+from server.checkpoint import Progress, save_checkpoint
 from server.coordinator import Office, run_study
+from server.course import Terms
+from server.descent import Descent
 from server.events import Delivered, Event, GrantsReceived, LeftOut, Resumed, RosterSettled, RoundDone
 from server.registry import PublishedModel
 from simulations.local_grid import Fault
-from tests.server.fakes import ROUNDS, FakeFederation, FakeVault, FixedRecipe, draft, key_of, refuse
+from tests.server.fakes import ROUNDS, FakeFederation, FakeVault, draft, key_of, refuse, short
 
 HANG = Fault("hang", types=frozenset({"train"}), groups=frozenset({"2"}))
 
@@ -23,7 +27,9 @@ def federation(tmp_path: Path) -> FakeFederation:
     return FakeFederation.make(tmp_path)
 
 
-def run(federation: FakeFederation, faults=None, stop_at=None, recipe=None, roster_seconds=20.0, **changes) -> PublishedModel:
+def run(
+    federation: FakeFederation, faults=None, stop_at=None, derive=None, roster_seconds=20.0, **changes
+) -> PublishedModel:
     def on_event(event: Event) -> None:
         federation.events.append(event)
         if stop_at is not None and stop_at(event):
@@ -31,7 +37,12 @@ def run(federation: FakeFederation, faults=None, stop_at=None, recipe=None, rost
 
     with federation.grid(faults) as grid:
         return run_study(
-            grid, draft(**changes), federation.office, recipe or FixedRecipe(), on_event=on_event, roster_seconds=roster_seconds,
+            grid,
+            draft(**changes),
+            federation.office,
+            derive=derive or short(),
+            on_event=on_event,
+            roster_seconds=roster_seconds,
             nonce=lambda: "ab" * 16,
         )
 
@@ -50,35 +61,41 @@ def test_a_study_ends_with_the_model_in_every_vault(federation: FakeFederation) 
     assert sha256_hex(published.content) == card.model
     assert federation.happened(Delivered) == [Delivered(("alpha", "beta", "delta", "gamma"), True)]
     for vault in federation.vaults.values():
-        assert vault.work == ["query.hello", "query.offer", *["train"] * ROUNDS, "evaluate", "query.model", "query.receipts"]
+        assert vault.work == [
+            "query.hello",
+            "query.offer",
+            *["train"] * ROUNDS,
+            "evaluate",
+            "query.model",
+            "query.receipts",
+        ]
         assert {item.receipt.model for item in vault.seen[0].receipts} == {card.model}
     assert not list((federation.folder / "checkpoints").iterdir())
 
 
-def test_the_model_is_the_recipes_step_on_the_weighted_mean_gradient(federation: FakeFederation) -> None:
-    model = load_tensors(run(federation).content)
+def test_the_model_is_the_recipes_descent_on_the_weighted_mean_gradient(federation: FakeFederation) -> None:
+    published = run(federation)
     vaults = federation.vaults
-    tuning_weights = {name: 1.0 / (1.0 + vault.size / 1000) ** 2 for name, vault in vaults.items()}
-    weights = {name: np.zeros_like(value, dtype=np.float64) for name, value in model.items()}
-    velocity = {name: np.zeros_like(value) for name, value in weights.items()}
-    late = []
+    noise = {name: 1.0 + vault.size / 1000 for name, vault in vaults.items()}
+    weights = {name: max(0.25, min(noise.values()) / value) for name, value in noise.items()}
+    terms = Terms.of(published.card.spec, {name: vault.grant(published.card.spec) for name, vault in vaults.items()})
+    assert terms.weights == pytest.approx(weights)
+    total = sum(weights[name] * 0.5 * vault.size for name, vault in vaults.items())
+    state = Descent.start(load_tensors(published.content)["linear.weight"].size)
     for number in range(1, ROUNDS + 1):
-        sent = {name: value.astype(np.float32) for name, value in weights.items()}
+        sent = state.broadcast(terms.tuning)
         sums = {name: vault.gradient(number, sent) for name, vault in vaults.items()}
-        total = sum(tuning_weights[name] * 0.5 * vault.size for name, vault in vaults.items())
-        for name in weights:
-            gradient = sum(tuning_weights[member] * sums[member][name].astype(np.float64) for member in sums) / total
-            velocity[name] = 0.5 * velocity[name] - 0.5 * gradient
-            weights[name] = weights[name] + velocity[name]
-        late.append({name: value.copy() for name, value in weights.items()})
-    for name, value in model.items():
-        np.testing.assert_allclose(value, (late[2][name] + late[3][name]) / 2, rtol=1e-6, atol=1e-7)
+        gradient = {name: sum(weights[m] * sums[m][name].astype(np.float64) for m in sums) / total for name in sent}
+        state = state.after(gradient, terms.plan, terms.tuning)
+    for name, value in state.model(terms.tuning).items():
+        np.testing.assert_allclose(load_tensors(published.content)[name], value, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("optimizer", ["recipe", "fedavgm", "fedadam"])
 @pytest.mark.parametrize("mode", ["fedsgd", "fedavg"])
-def test_every_mode_and_optimizer_reaches_a_model(tmp_path: Path, mode: str, optimizer: str) -> None:
-    published = run(FakeFederation.make(tmp_path), mode=mode, server_optimizer=optimizer)
+@pytest.mark.parametrize("model", [LogisticModel(kind="logistic"), MlpModel(kind="mlp", hidden=(4,), embedding=2)])
+def test_every_mode_and_optimizer_reaches_a_model(tmp_path: Path, mode: str, optimizer: str, model: Model) -> None:
+    published = run(FakeFederation.make(tmp_path), mode=mode, server_optimizer=optimizer, model=model)
     assert all(np.isfinite(value).all() for value in load_tensors(published.content).values())
     assert published.card.spec.training.server_optimizer == optimizer
 
@@ -99,11 +116,20 @@ def _renamed(reply: RecordDict) -> dict[str, np.ndarray]:
 
 GARBAGE = {
     "wrong name": (lambda v, q, r: _train_release(v, r, _renamed(r)), "CSL-S207"),
-    "wrong shape": (lambda v, q, r: _train_release(v, r, {n: x[..., None] for n, x in _tensors(r).items()}), "CSL-S207"),
-    "wrong dtype": (lambda v, q, r: _train_release(v, r, {n: x.astype(np.float64) for n, x in _tensors(r).items()}), "CSL-S207"),
+    "wrong shape": (
+        lambda v, q, r: _train_release(v, r, {n: x[..., None] for n, x in _tensors(r).items()}),
+        "CSL-S207",
+    ),
+    "wrong dtype": (
+        lambda v, q, r: _train_release(v, r, {n: x.astype(np.float64) for n, x in _tensors(r).items()}),
+        "CSL-S207",
+    ),
     "NaN": (lambda v, q, r: _train_release(v, r, {n: x * np.nan for n, x in _tensors(r).items()}), "CSL-S207"),
     "not tensors": (lambda v, q, r: _train_release(v, r, content=b"nonsense"), "CSL-S207"),
-    "huge": (lambda v, q, r: _train_release(v, r, {n: np.full_like(x, 1e30) for n, x in _tensors(r).items()}), "CSL-S209"),
+    "huge": (
+        lambda v, q, r: _train_release(v, r, {n: np.full_like(x, 1e30) for n, x in _tensors(r).items()}),
+        "CSL-S209",
+    ),
     "another round": (lambda v, q, r: _train_release(v, r, _tensors(r), round=99), "CSL-S208"),
     "another study": (lambda v, q, r: _train_release(v, r, _tensors(r), study="0" * 64), "CSL-S208"),
     "another member": (lambda v, q, r: _train_release(v, r, _tensors(r), member="alpha"), "CSL-S208"),
@@ -120,9 +146,9 @@ GARBAGE = {
 def test_a_vault_that_answers_garbage_is_left_out_with_a_reason(federation: FakeFederation, name: str) -> None:
     edit, code = GARBAGE[name]
     federation.vaults["gamma"].edits["train"] = edit
-    card = run(federation, recipe=FixedRecipe(2)).card
-    assert {item.member: item.rounds for item in card.participants} == {"alpha": 2, "beta": 2, "delta": 2, "gamma": 0}
-    assert left_out(federation) == {("gamma", 1): code, ("gamma", 2): code}
+    card = run(federation, derive=short(3)).card
+    assert {item.member: item.rounds for item in card.participants} == {"alpha": 3, "beta": 3, "delta": 3, "gamma": 0}
+    assert left_out(federation) == {("gamma", number): code for number in (1, 2, 3)}
     assert card.fewest_partners == 3
 
 
@@ -180,18 +206,20 @@ def test_one_member_on_two_nodes_takes_no_part(federation: FakeFederation) -> No
     with federation.grid() as grid:
         grid._nodes[500] = grid._nodes[federation.node("gamma")]
         card = run_study(
-            grid, draft(), federation.office, FixedRecipe(), on_event=federation.events.append, roster_seconds=20.0
+            grid, draft(), federation.office, derive=short(), on_event=federation.events.append, roster_seconds=20.0
         ).card
     assert [item.member for item in card.participants] == ["alpha", "beta", "delta"]
     assert ("gamma", 0) in left_out(federation)
 
 
 def test_strangers_and_silent_nodes_are_ignored(federation: FakeFederation) -> None:
-    impostor = FakeVault("alpha", federation.charter, 1000, {"query.hello": lambda v, q, r: pack(key_of("nobody"), _identity(r))})
+    impostor = FakeVault(
+        "alpha", federation.charter, 1000, {"query.hello": lambda v, q, r: pack(key_of("nobody"), _identity(r))}
+    )
     with federation.grid({"beta": (Fault("hang"),)}) as grid:
         grid._nodes[500] = type(grid._nodes[100])(impostor.app(), grid._nodes[100].context, ())
         published = run_study(
-            grid, draft(), federation.office, FixedRecipe(), on_event=federation.events.append, roster_seconds=1.0
+            grid, draft(), federation.office, derive=short(), on_event=federation.events.append, roster_seconds=1.0
         )
     assert federation.happened(RosterSettled) == [RosterSettled(("alpha", "delta", "gamma"), ("beta",))]
     assert left_out(federation) == {("node 500", 0): "CSL-S301"}
@@ -217,7 +245,9 @@ def test_a_forged_receipt_is_dropped_and_a_differing_one_is_passed_on(federation
         return pack(vault.key, receipt.model_copy(update={"model": "0" * 64}))
 
     federation.vaults["alpha"].edits["query.model"] = another_model
-    federation.vaults["beta"].edits["query.model"] = lambda v, q, r: pack(key_of("nobody"), Acknowledged(study="0" * 64, member="beta"))
+    federation.vaults["beta"].edits["query.model"] = lambda v, q, r: pack(
+        key_of("nobody"), Acknowledged(study="0" * 64, member="beta")
+    )
     run(federation)
     assert federation.happened(Delivered) == [Delivered(("alpha", "delta", "gamma"), False)]
     assert {item.receipt.model for item in federation.vaults["gamma"].seen[0].receipts} > {"0" * 64}
@@ -236,7 +266,36 @@ def test_interrupted_anywhere_the_result_is_the_same(tmp_path: Path) -> None:
         assert again.sealed == reference.sealed and again.content == reference.content
         for vault in federation.vaults.values():
             # Nothing was computed, hence spent, twice; only the roll is called again, with another nonce in real life.
-            assert vault.work.count("query.offer") == 1 and vault.work.count("train") == ROUNDS and vault.work.count("evaluate") == 1
+            assert (
+                vault.work.count("query.offer") == 1
+                and vault.work.count("train") == ROUNDS
+                and vault.work.count("evaluate") == 1
+            )
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("count", range(1, ROUNDS + 4))
+def test_killed_before_or_after_any_checkpoint_the_result_is_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int, after: bool
+) -> None:
+    reference = run(FakeFederation.make(tmp_path / "whole"))
+    federation, written = FakeFederation.make(tmp_path / "killed"), []
+
+    def killing(path: Path, progress: Progress, tensors: dict[str, np.ndarray]) -> None:
+        written.append(progress.stage)
+        if len(written) == count and not after:
+            raise KeyboardInterrupt
+        save_checkpoint(path, progress, tensors)
+        if len(written) == count:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("server.coordinator.save_checkpoint", killing)
+    with pytest.raises(KeyboardInterrupt):
+        run(federation)
+    monkeypatch.undo()
+    again = run(federation)
+    assert again.sealed == reference.sealed and again.content == reference.content
+    assert all(vault.work.count("train") == ROUNDS for vault in federation.vaults.values())
 
 
 def test_a_checkpoint_of_another_draft_is_not_continued(federation: FakeFederation) -> None:

@@ -185,7 +185,11 @@ def test_a_data_set_that_is_not_pinned_is_refused() -> None:
     assert caught.value.code == "CSL-M101"
 
 
-@given(line=st.text(alphabet="ab=:-. #h1ash256", min_size=1, max_size=40).filter(lambda text: text.strip() and text.strip()[0] != "#"))
+@given(
+    line=st.text(alphabet="ab=:-. #h1ash256", min_size=1, max_size=40).filter(
+        lambda text: text.strip() and text.strip()[0] != "#"
+    )
+)
 def test_a_lock_line_without_a_pin_is_refused(line: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     lock = tmp_path_factory.mktemp("lock") / "data.lock"
     lock.write_text(line)

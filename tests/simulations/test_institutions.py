@@ -91,7 +91,9 @@ def test_what_a_bank_wrote_in_its_own_way_is_read_back_by_its_mapping(federation
     cohort, findings = load_cohort(load_node(home.node_file), BANK_CONTRACT, declaration, "profiling", "learn")
     rows = bank_rows(site)
     agreed = consent(rows["customer"], site)
-    expected = rows[rows["customer"].isin(agreed["customer"][agreed["profiling"]])].set_index("customer").loc[cohort.ids]
+    expected = (
+        rows[rows["customer"].isin(agreed["customer"][agreed["profiling"]])].set_index("customer").loc[cohort.ids]
+    )
     assert len(cohort) == len(expected) == int(agreed["profiling"].sum())
     for column in BANK_CONTRACT.columns:
         got, want = cohort.columns[column.name], expected[column.name]

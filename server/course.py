@@ -1,0 +1,236 @@
+"""How a study's weights move from round to round: the recipe's descent for linear models, or a server optimizer.
+
+A course is a frozen value: what one round leads to, the next begins with, and a checkpoint keeps. Everything it uses is public or
+was released by the vaults.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from federation.basis import ROW_NORM, Basis
+from federation.contract import FeatureContract
+from federation.messages import Grant
+from federation.networks import build, weights_of
+from federation.study import MlpModel, Model, StudyDraft, StudySpec, Training
+from server.descent import Descent, gradient_of_change
+from server.optimizer import ServerState, Weights, mean_change, mean_gradient, step
+from server.recipe import PROBES, Family, RunTuning, TrainingPlan, plan_training, tune
+
+Tensors32 = dict[str, NDArray[np.float32]]
+Releases = Mapping[str, Mapping[str, NDArray[Any]]]
+
+# The plan is the same for every budget that a policy may grant; a draft that leaves epsilon to the policies is planned as for this one.
+NOMINAL_EPSILON = 1.0
+# One over the largest curvature of the logistic loss on rows of norm up to ROW_NORM beside an intercept of 1: no data make it diverge.
+_SAFE_STEP = 4.0 / (ROW_NORM**2 + 1.0)
+
+
+def derive_training(draft: StudyDraft, sizes: Mapping[str, int], contract: FeatureContract) -> Training:
+    """Return rounds, steps and sampling rate, from the declared sizes (by member) and the width of the model's encoding."""
+    family = _family(draft.model)
+    width = (
+        sum(value.size for value in weights_of(build(draft.model, contract)).values())
+        if family == "mlp"
+        else _width(draft, contract)
+    )
+    declared = [sizes[member] for member in sorted(sizes)]
+    plan = plan_training(declared, draft.epsilon or NOMINAL_EPSILON, width, draft.mode, family)
+    return Training(
+        mode=draft.mode,
+        rounds=plan.rounds,
+        steps=plan.steps,
+        sampling_rate=plan.sampling_rate,
+        server_optimizer=draft.server_optimizer,
+    )
+
+
+def _width(draft: StudyDraft, contract: FeatureContract) -> int:
+    assert not isinstance(draft.model, MlpModel)
+    return Basis.of(contract, draft.model.kind).width
+
+
+def _family(model: Model) -> Family:
+    return "mlp" if isinstance(model, MlpModel) else "linear"
+
+
+@dataclass(frozen=True)
+class Terms:
+    """The public numbers that all rounds share; clips and weights by member, `expected` is q times the declared size."""
+
+    plan: TrainingPlan
+    tuning: RunTuning
+    clips: Mapping[str, float]
+    probe_clips: Mapping[str, float]
+    weights: Mapping[str, float]
+    expected: Mapping[str, float]
+
+    @classmethod
+    def of(cls, spec: StudySpec, grants: Mapping[str, Grant]) -> Self:
+        """Derive them from the spec and what was granted."""
+        members, training, family = sorted(grants), spec.training, _family(spec.draft.model)
+        plan = TrainingPlan(
+            mode=training.mode,
+            family=family,
+            rounds=training.rounds,
+            steps=training.steps,
+            sampling_rate=training.sampling_rate,
+            local_steps=training.steps // training.rounds,
+            probes=0 if family == "mlp" else PROBES,
+        )
+        sizes = [grants[member].declared_size for member in members]
+        tuning = tune(plan, sizes, [grants[member].noise_multiplier for member in members])
+        return cls(
+            plan=plan,
+            tuning=tuning,
+            clips=dict(zip(members, tuning.clips, strict=True)),
+            probe_clips=dict(zip(members, tuning.probe_clips, strict=True)),
+            weights=dict(zip(members, tuning.weights, strict=True)),
+            expected={member: training.sampling_rate * size for member, size in zip(members, sizes, strict=True)},
+        )
+
+    def gradient(self, releases: Releases) -> Weights:
+        """Return the weighted mean gradient that the releases of those who answered stand for."""
+        if self.plan.mode == "fedsgd":
+            return mean_gradient(releases, self.weights, self.expected)
+        return gradient_of_change(mean_change(releases, self.weights), self.plan, self.tuning)
+
+
+class Course(Protocol):
+    """Where a study's weights are, and how the next round's releases move them."""
+
+    @property
+    def terms(self) -> Terms:
+        """The public numbers of all rounds."""
+        ...
+
+    @property
+    def averaged(self) -> int:
+        """Rounds in the tail average."""
+        ...
+
+    def clips(self) -> Mapping[str, float]:
+        """Return the clips of the next round, by member."""
+        ...
+
+    def broadcast(self) -> Tensors32:
+        """Return the weights that the next round starts from."""
+        ...
+
+    def after(self, releases: Releases) -> "Course":
+        """Return the course after a round; releases by member and tensor name, each already checked."""
+        ...
+
+    def model(self) -> Tensors32:
+        """Return the study's model: the average of the last rounds."""
+        ...
+
+    def tensors(self) -> Weights:
+        """Return what a checkpoint keeps."""
+        ...
+
+
+@dataclass(frozen=True)
+class LinearCourse:
+    """The recipe for `additive` and `logistic`: two probes, a start, and a descent in centred coordinates."""
+
+    terms: Terms
+    state: Descent
+
+    @property
+    def averaged(self) -> int:
+        """Rounds in the tail average."""
+        return self.state.averaged
+
+    def clips(self) -> Mapping[str, float]:
+        """Return the clips of the next round; probes are not clipped by these."""
+        return self.terms.probe_clips if self.state.round < self.terms.plan.probes else self.terms.clips
+
+    def broadcast(self) -> Tensors32:
+        """Return the weights that the next round starts from."""
+        return self.state.broadcast(self.terms.tuning)
+
+    def after(self, releases: Releases) -> "LinearCourse":
+        """Return the course after a round."""
+        terms = self.terms
+        return replace(self, state=self.state.after(terms.gradient(releases), terms.plan, terms.tuning))
+
+    def model(self) -> Tensors32:
+        """Return the average of the last rounds."""
+        return self.state.model(self.terms.tuning)
+
+    def tensors(self) -> Weights:
+        """Return what a checkpoint keeps."""
+        return self.state.tensors()
+
+
+@dataclass(frozen=True)
+class GeneralCourse:
+    """An mlp by the recipe's step, or any model by `fedavgm` or `fedadam`; `round` rounds are done."""
+
+    spec: StudySpec
+    terms: Terms
+    state: ServerState
+    round: int
+
+    @property
+    def averaged(self) -> int:
+        """Rounds in the tail average."""
+        return self.state.averaged
+
+    def clips(self) -> Mapping[str, float]:
+        """Return the clips of the next round."""
+        return self.terms.clips
+
+    def broadcast(self) -> Tensors32:
+        """Return the weights that the next round starts from."""
+        return self.state.broadcast()
+
+    def after(self, releases: Releases) -> "GeneralCourse":
+        """Return the course after a round."""
+        done, tuning = self.round + 1, self.terms.tuning
+        average = done >= tuning.average_from
+        moved = step(self.state, self._change(releases), self.spec.training.server_optimizer, tuning.momentum, average)
+        return replace(self, state=moved, round=done)
+
+    def _change(self, releases: Releases) -> Weights:
+        """Return the change that a round asks for: FedAvgM and FedAdam take a `fedavg` round's mean change as it is."""
+        terms = self.terms
+        if terms.plan.mode == "fedavg" and self.spec.training.server_optimizer != "recipe":
+            return mean_change(releases, terms.weights)
+        length = terms.tuning.learning_rate or _SAFE_STEP
+        return {name: -length * value for name, value in terms.gradient(releases).items()}
+
+    def model(self) -> Tensors32:
+        """Return the average of the last rounds."""
+        return self.state.model()
+
+    def tensors(self) -> Weights:
+        """Return what a checkpoint keeps."""
+        return self.state.tensors()
+
+
+def start_course(spec: StudySpec, grants: Mapping[str, Grant], contract: FeatureContract) -> Course:
+    """Return the course before the first round, at the network's public starting weights."""
+    terms = Terms.of(spec, grants)
+    weights = weights_of(build(spec.draft.model, contract))
+    if _by_recipe(spec):
+        return LinearCourse(terms, Descent.start(weights["linear.weight"].size))
+    return GeneralCourse(spec, terms, ServerState.start(weights), 0)
+
+
+def restore_course(
+    spec: StudySpec, grants: Mapping[str, Grant], tensors: Mapping[str, NDArray[np.float64]], done: int, averaged: int
+) -> Course:
+    """Return the course that a checkpoint holds after `done` rounds; KeyError where a tensor is missing."""
+    terms = Terms.of(spec, grants)
+    if _by_recipe(spec):
+        return LinearCourse(terms, Descent.from_tensors(tensors, done, averaged))
+    return GeneralCourse(spec, terms, ServerState.from_tensors(tensors, averaged), done)
+
+
+def _by_recipe(spec: StudySpec) -> bool:
+    return spec.training.server_optimizer == "recipe" and _family(spec.draft.model) == "linear"

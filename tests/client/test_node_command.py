@@ -1,0 +1,72 @@
+"""What an institution sees: `consilience node`."""
+
+import json
+
+import pytest
+
+from federation.command import run
+from federation.errors import ExitCode
+from tests.client import vault_home
+
+
+@pytest.fixture(scope="module")
+def town(tmp_path_factory):
+    town = vault_home.found(tmp_path_factory.mktemp("town"))
+    vault, spec = town.vault(), town.spec()
+    vault.answer("query.offer", town.offer(spec))
+    vault.answer("train", town.train(spec, 1))
+    model = town.weights(spec, 0.1)
+    vault.answer("query.model", town.model(spec, model))
+    vault.answer("query.receipts", town.receipts(spec, model))
+    return town
+
+
+def test_init_makes_a_home_and_never_twice(tmp_path, capsys):
+    secret = tmp_path / "passphrase"
+    secret.write_text("correct horse battery staple\n")
+    secret.chmod(0o600)
+    home = tmp_path / "home"
+    arguments = ["node", "init", str(home), "--member", "alder", "--passphrase-file", str(secret)]
+    assert run(arguments) == 0
+    assert "Public key of alder" in capsys.readouterr().out
+    assert (home / "ledger.sqlite").stat().st_mode & 0o077 == 0
+    assert run(arguments) == ExitCode.STORAGE
+
+
+def test_check_shows_counts_and_stays_at_home(town, capsys):
+    home = str(town.homes["alder"].root)
+    assert run(["node", "check", home, "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)[0]
+    assert report["ok"] and report["member"] == "alder"
+    assert run(["node", "check", home]) == 0
+    assert "seen at this institution only" in capsys.readouterr().out
+
+
+def test_check_fails_with_its_own_exit_code(town, capsys):
+    home = town.homes["cedar"].root
+    (home / "customers.csv").unlink()
+    assert run(["node", "check", str(home)]) == ExitCode.DATA
+    assert "CSL-C612" in capsys.readouterr().err
+
+
+def test_check_of_a_contract_that_the_policy_does_not_know(town, capsys):
+    assert run(["node", "check", str(town.homes["alder"].root), "--contract", "rfm"]) == ExitCode.DATA
+    assert "CSL-C614" in capsys.readouterr().err
+
+
+def test_status_and_names(town, capsys):
+    home = str(town.homes["alder"].root)
+    assert run(["node", "status", home, "--json"]) == 0
+    status = json.loads(capsys.readouterr().out)
+    assert status["studies"][0]["released"] == 1 and status["studies"][0]["model"] == "in use"
+    assert run(["node", "status", home]) == 0
+    assert "propensity" in capsys.readouterr().out
+    assert run(["node", "names", home, "--top", "3", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["rows"]) == 3
+    assert run(["node", "names", home]) == 0
+    assert "decile" in capsys.readouterr().out
+
+
+def test_names_before_there_is_a_list(town, capsys):
+    assert run(["node", "names", str(town.homes["birch"].root)]) == ExitCode.STORAGE
+    assert "CSL-C613" in capsys.readouterr().err

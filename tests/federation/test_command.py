@@ -1,0 +1,59 @@
+"""The command line as a person and as a machine meet it."""
+
+import json
+import subprocess
+import sys
+from importlib.metadata import entry_points
+
+import pytest
+
+from federation import command
+from federation.command import GROUP, run
+from federation.errors import ExitCode, PolicyError
+
+
+def test_the_overview_imports_no_group():
+    code = "import sys; from federation.command import run; run(['--help']); print([m for m in sys.modules if m in ('torch', 'client', 'server')])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.rstrip().endswith("[]")
+    assert all(name in result.stdout for name in ("node", "officer", "coordinator", "simulate", "data"))
+
+
+@pytest.mark.parametrize("name", ["node", "officer", "coordinator", "simulate", "data"])
+def test_every_group_explains_itself(name, capsys):
+    assert run([name, "--help"]) == 0
+    assert "Commands" in capsys.readouterr().out
+
+
+def test_the_groups_are_the_installed_ones():
+    assert {entry.name for entry in entry_points(group=GROUP)} == {"node", "officer", "coordinator", "simulate", "data"}
+
+
+def test_an_unknown_group_is_a_usage_error(capsys):
+    assert run(["nodes"]) == ExitCode.USAGE
+    assert "No such command" in capsys.readouterr().err
+
+
+def failing(error: BaseException):
+    def main(**kwargs: object) -> None:
+        raise error
+
+    return main
+
+
+def test_an_error_is_shown_with_code_cause_and_action(monkeypatch, capsys):
+    monkeypatch.setattr(command.dispatch, "main", failing(PolicyError("CSL-P201", "Not allowed.", "Ask your officer.")))
+    assert run(["officer", "budget"]) == ExitCode.POLICY
+    assert capsys.readouterr().err == "CSL-P201  Not allowed.\nAsk your officer.\n"
+
+
+def test_a_machine_gets_the_error_as_json(monkeypatch, capsys):
+    monkeypatch.setattr(command.dispatch, "main", failing(PolicyError("CSL-P201", "Not allowed.", "Ask.")))
+    assert run(["officer", "budget", "--json"]) == ExitCode.POLICY
+    assert json.loads(capsys.readouterr().err) == {"error": {"code": "CSL-P201", "cause": "Not allowed.", "action": "Ask."}}
+
+
+def test_ctrl_c_has_its_own_exit_code(monkeypatch, capsys):
+    monkeypatch.setattr(command.dispatch, "main", failing(KeyboardInterrupt()))
+    assert run(["simulate", "demo"]) == ExitCode.INTERRUPTED
+    assert "Interrupted" in capsys.readouterr().err

@@ -1,0 +1,72 @@
+"""Sorting answers, and waiting no longer than agreed."""
+
+import pytest
+from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
+from flwr.clientapp import ClientApp
+
+from server.exchange import Clock, Failure, send, size_of, sort_replies
+from simulations.local_grid import Fault, LocalGrid
+
+
+def echo() -> ClientApp:
+    app = ClientApp()
+
+    @app.query("hello")
+    def hello(message: Message, context: Context) -> Message:
+        return Message(message.content, reply_to=message)
+
+    return app
+
+
+def ask(grid: LocalGrid, nodes: list[int]) -> list[Message]:
+    records = RecordDict({"consilience": ConfigRecord({"header": b"12345", "signature": b"67", "payload": b""})})
+    return [Message(records, node, "query.hello") for node in nodes]
+
+
+def test_each_fault_is_told_by_its_code() -> None:
+    faults = {2: (Fault("fail"),), 3: (Fault("unreachable"),), 4: (Fault("twice"),), 5: (Fault("hang"),)}
+    with LocalGrid({node: (echo(), {}) for node in range(1, 6)}, faults=faults, workers=2) as grid:
+        asked = ask(grid, [1, 2, 3, 4, 5, 99])
+        answers = sort_replies(asked, send(grid, asked, 0.4), 0.4)
+    codes = {node: answer.code if isinstance(answer, Failure) else "ok" for node, answer in answers.items()}
+    assert codes == {1: "ok", 2: "CSL-S204", 3: "CSL-S205", 4: "CSL-S203", 5: "CSL-S202", 99: "CSL-S205"}
+    assert "ordered" not in answers[2].reason
+
+
+def test_replies_are_matched_by_request_whoever_sent_them() -> None:
+    with LocalGrid({1: (echo(), {}), 2: (echo(), {})}) as grid:
+        asked = ask(grid, [1, 2])
+        replies = send(grid, asked, 5.0)
+        stray = Message(RecordDict(), reply_to=asked[0])
+        stray.metadata.__dict__["_reply_to_message_id"] = "never sent"
+        swapped = [stray, *replies]
+        for reply in replies:
+            reply.metadata.__dict__["_src_node_id"] = 1
+    assert not any(isinstance(answer, Failure) for answer in sort_replies(asked, swapped, 5.0).values())
+
+
+def test_a_message_that_was_never_sent_gets_no_answer() -> None:
+    with LocalGrid({1: (echo(), {})}) as grid:
+        message = ask(grid, [1])[0]
+        assert sort_replies([message], [Message(Error(0), reply_to=message)], 1.0)[1] == Failure(
+            "CSL-S202", "did not answer within 1 seconds"
+        )
+
+
+def test_doubtful_nodes_are_waited_for_as_long_as_the_others_took() -> None:
+    now = [0.0]
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    with LocalGrid({1: (echo(), {}), 2: (echo(), {})}, faults={2: (Fault("hang"),)}) as grid:
+        send(grid, ask(grid, [1, 2]), 50.0, (), Clock(lambda: now[0], sleep))
+        assert now[0] == pytest.approx(50.0)
+        now[0] = 0.0
+        send(grid, ask(grid, [2]), 50.0, {2}, Clock(lambda: now[0], sleep))
+        assert 0.2 <= now[0] <= 0.3
+
+
+def test_size_counts_what_a_message_carries() -> None:
+    with LocalGrid({1: (echo(), {})}) as grid:
+        assert size_of(ask(grid, [1])) == 7

@@ -1,0 +1,77 @@
+"""Drafts become studies only if charter and contract allow it, and plans follow from public numbers."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from federation.errors import DocumentError
+from federation.signing import verify
+from federation.study import CONTEXT, AdditiveModel, HashHoldout, MlpModel, PositionHoldout
+from server.course import derive_training
+from server.planning import check_draft, problems_of, sign_study
+from tests.server.fakes import SIZES, FakeFederation, contract, draft, key_of
+
+CHARTER = FakeFederation.make(Path("unused")).charter
+
+
+def test_a_good_draft_has_no_problems_and_is_signed() -> None:
+    assert problems_of(draft(), CHARTER, contract()) == []
+    training = derive_training(draft(), SIZES, contract())
+    signed = sign_study(draft(), CHARTER, contract(), training, "0" * 32, key_of("coordinator"))
+    verify(signed.signature, CONTEXT, signed.spec, CHARTER.coordinator_key)
+    assert signed.spec.charter == CHARTER.digest() and signed.spec.contract_digest == contract().digest()
+
+
+@pytest.mark.parametrize(
+    ("changes", "agreed", "words"),
+    [
+        ({"contract": "other"}, contract(), "pins no contract called other"),
+        ({}, contract().model_copy(update={"version": 2}), "not the version"),
+        ({"min_partners": 5}, contract(), "5 are needed, and 4 members"),
+        ({"holdout": HashHoldout(kind="hash", share=0.6)}, contract(), "more than half"),
+        (
+            {"holdout": PositionHoldout(kind="position", position=9)},
+            contract().model_copy(update={"source": "transactions"}),
+            "no fixed position",
+        ),
+    ],
+)
+def test_every_problem_is_named(changes: dict[str, object], agreed: object, words: str) -> None:
+    assert any(words in problem for problem in problems_of(draft(**changes), CHARTER, agreed))
+
+
+def test_members_of_a_transaction_contract_need_dates() -> None:
+    log = contract().model_copy(update={"source": "transactions"})
+    undated = [
+        member.model_copy(
+            update={"declares": tuple(item.model_copy(update={"as_of": None}) for item in member.declares)}
+        )
+        for member in CHARTER.members
+    ]
+    charter = CHARTER.model_copy(update={"members": tuple(undated)})
+    assert any("no as-of date is declared by alpha, beta" in problem for problem in problems_of(draft(), charter, log))
+
+
+def test_all_problems_come_at_once() -> None:
+    with pytest.raises(DocumentError) as caught:
+        check_draft(
+            draft(min_partners=9, holdout=HashHoldout(kind="hash", share=0.9), contract="other"), CHARTER, contract()
+        )
+    assert caught.value.code == "CSL-S101"
+    assert all(word in caught.value.cause for word in ("min_partners", "holdout", "pins no contract", "5 problems"[2:]))
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    sizes=st.dictionaries(st.sampled_from(["a", "b", "c", "d"]), st.integers(1, 10**6), min_size=1),
+    mode=st.sampled_from(["fedsgd", "fedavg"]),
+    model=st.sampled_from([AdditiveModel(), MlpModel(kind="mlp")]),
+    epsilon=st.sampled_from([None, 0.5, 4.0]),
+)
+def test_every_plan_is_a_valid_training_and_depends_on_nothing_else(sizes, mode, model, epsilon) -> None:
+    study = draft(mode=mode, model=model, epsilon=epsilon)
+    training = derive_training(study, sizes, contract())
+    assert training == derive_training(study, dict(reversed(sizes.items())), contract())
+    assert training.mode == mode and training.steps % training.rounds == 0

@@ -1,0 +1,136 @@
+"""The registry: models that are whole, signed and never changed; cards that a person can read."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from federation.encoding import sha256_hex
+from federation.errors import DocumentError, FederationError, IntegrityError, StorageError
+from federation.messages import dump_tensors
+from federation.signing import public_hex, sign
+from server.card import ModelCard, render
+from server.checkpoint import Attendance, Progress, Scores
+from server.grants import SignedGrant
+from server.planning import sign_study
+from server.publication import make_card
+from server.registry import CARD_FILE, MODEL_FILE, READABLE_FILE, Registry
+from tests.server.fakes import FakeFederation, contract, draft, key_of, short
+
+WEIGHTS = {"linear.weight": np.ones((1, 3), np.float32), "linear.bias": np.zeros(1, np.float32)}
+KEY = key_of("coordinator")
+
+
+def card(rounds: tuple[int, ...] = (4, 4, 3, 0), fewest: int = 3, weights=WEIGHTS) -> ModelCard:
+    federation = FakeFederation.make(Path("unused"))
+    signed = sign_study(draft(), federation.charter, contract(), short()(draft(), {}, contract()), "0" * 32, KEY)
+    vaults = [federation.vaults[name] for name in sorted(federation.vaults)]
+    grants = [vault.grant(signed.spec) for vault in vaults]
+    progress = Progress(
+        spec=signed.spec,
+        signature=signed.signature,
+        stage="evaluated",
+        grants=tuple(
+            SignedGrant(grant=item, signature=sign(key_of(item.member), "csl1/grant", item)) for item in grants
+        ),
+        round=4,
+        fewest=fewest,
+        attendance=tuple(Attendance(member=v.member, rounds=r) for v, r in zip(vaults, rounds, strict=True)),
+        edges=tuple(np.linspace(-3.0, 2.0, 11).tolist()),
+        scores=tuple(
+            Scores(member=v.member, counts=tuple(map(tuple, v.counts(12).tolist())), sigma=2.0) for v in vaults[:3]
+        ),
+    )
+    return make_card(progress, federation.charter, sha256_hex(dump_tensors(weights)))
+
+
+def test_published_and_loaded_again(tmp_path: Path) -> None:
+    registry = Registry(tmp_path / "registry")
+    assert registry.names() == []
+    published = registry.publish(card(), WEIGHTS, KEY)
+    assert registry.names() == [published.card.name]
+    assert registry.load(published.card.name, public_hex(KEY)) == published
+    assert sorted(path.name for path in published.folder.iterdir()) == sorted([MODEL_FILE, CARD_FILE, READABLE_FILE])
+    assert registry.publish(card(), WEIGHTS, KEY) == published
+
+
+@pytest.mark.parametrize(("rounds", "fewest"), [((4, 4, 0, 0), 3), ((4, 4, 4, 4), 2)])
+def test_nothing_is_published_below_the_smallest_number_of_partners(
+    tmp_path: Path, rounds: tuple[int, ...], fewest: int
+) -> None:
+    with pytest.raises(FederationError, match="CSL-S601"):
+        Registry(tmp_path / "registry").publish(card(rounds, fewest), WEIGHTS, KEY)
+    assert not (tmp_path / "registry").exists()
+
+
+def test_other_weights_and_other_models_are_refused(tmp_path: Path) -> None:
+    registry, others = Registry(tmp_path), {name: value + 1 for name, value in WEIGHTS.items()}
+    with pytest.raises(IntegrityError, match="CSL-S602"):
+        registry.publish(card(), others, KEY)
+    registry.publish(card(), WEIGHTS, KEY)
+    with pytest.raises(IntegrityError, match="CSL-S603"):
+        registry.publish(card(weights=others), others, KEY)
+
+
+def test_a_changed_model_is_noticed(tmp_path: Path) -> None:
+    registry = Registry(tmp_path)
+    published = registry.publish(card(), WEIGHTS, KEY)
+    name, folder = published.card.name, published.folder
+    with pytest.raises(IntegrityError, match="CSL-F201"):
+        registry.load(name, "0" * 64)
+    (folder / MODEL_FILE).write_bytes(published.content[:-1] + b"x")
+    with pytest.raises(IntegrityError, match="CSL-S606"):
+        registry.load(name)
+    (folder / MODEL_FILE).write_bytes(published.content)
+    text = (folder / CARD_FILE).read_text()
+    (folder / CARD_FILE).write_text(text.replace('"fewest_partners":3', '"fewest_partners":4'))
+    with pytest.raises(IntegrityError, match="CSL-F202"):
+        registry.load(name)
+    (folder / CARD_FILE).unlink()
+    with pytest.raises(IntegrityError, match="CSL-S606"):
+        registry.load(name)
+    with pytest.raises(DocumentError, match="CSL-S605"):
+        registry.load("../elsewhere")
+
+
+def test_an_interrupted_publication_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, content: bytes, mode: int = 0o644) -> None:
+        if path.name == READABLE_FILE:
+            raise OSError(28, "No space left on device")
+        path.write_bytes(content)
+
+    monkeypatch.setattr("server.registry.atomic_write", full)
+    with pytest.raises(StorageError, match="CSL-S604"):
+        Registry(tmp_path).publish(card(), WEIGHTS, KEY)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_readable_card_says_what_matters() -> None:
+    found = card()
+    text = render(found)
+    for wanted in (
+        "Order customers by their interest",
+        "Not for credit decisions",
+        "local noise",
+        found.study,
+        found.model,
+        "3 of 4",
+    ):
+        assert wanted in text
+    assert "| Gamma (gamma) | 3000 | 0 of 4 | no |" in text
+    assert f"{found.overall.auc.value:.3f}" in text
+    assert "None" not in text and "nan" not in text
+
+
+def test_a_card_says_uninformative_instead_of_a_number() -> None:
+    found = card()
+    metrics = found.overall
+    from server.evaluation import UNINFORMATIVE
+
+    poor = metrics.model_copy(
+        update={"informative": False, "auc": UNINFORMATIVE, "ks": UNINFORMATIVE, "lift": UNINFORMATIVE}
+    )
+    assert "uninformative" in render(found.model_copy(update={"overall": poor}))
+    assert "uninformative" in render(
+        found.model_copy(update={"overall": metrics.model_copy(update={"lift": UNINFORMATIVE})})
+    )
