@@ -4,6 +4,7 @@ Every number that shapes a release comes from the plan or the declared size; the
 """
 
 from collections.abc import Iterator
+from contextlib import closing
 
 import numpy as np
 import torch
@@ -57,15 +58,9 @@ def gradient_sum(
     -------
     float32 tensors, named and shaped as the weights, on the grid of `privacy.dp_optimizer.grid_of`.
     """
-    keeper = BookKeeper(network)
-    try:
-        optimizer = _optimizer(keeper, 1.0, 0.0, clip, noise_multiplier, 1, source)
-        cohort = _Cohort(network, keeper, inputs, _as_tensor(labels), clip)
-        cohort.show(next(_draws(len(inputs), sampling_rate, 1, source)))
-        optimizer.pre_step()
-        return _arrays(keeper, optimizer.released)
-    finally:
-        keeper.close()
+    with closing(BookKeeper(network)) as keeper:
+        sums = _noisy_sums(network, keeper, inputs, labels, clip, noise_multiplier, sampling_rate, 1, source)
+        return _arrays(keeper, next(sums))
 
 
 def local_steps(
@@ -103,37 +98,37 @@ def local_steps(
     -------
     float32 tensors, named and shaped as the weights.
     """
-    keeper = BookKeeper(network)
-    try:
+    with closing(BookKeeper(network)) as keeper:
         # The public denominator sits in the step size: no mean over the true batch is ever formed.
         step_size = learning_rate / (sampling_rate * declared_size)
-        optimizer = _optimizer(keeper, step_size, momentum, clip, noise_multiplier, steps, source)
-        cohort = _Cohort(network, keeper, inputs, _as_tensor(labels), clip)
-        start = keeper.flat.detach().to(torch.float64)
-        tail = torch.zeros_like(start)
+        flat = keeper.flat.detach()
+        start = flat.to(torch.float64)
+        weights, velocity, tail = start.clone(), torch.zeros_like(start), torch.zeros_like(start)
         first = steps // 2
-        for step, rows in enumerate(_draws(len(inputs), sampling_rate, steps, source)):
-            cohort.show(rows)
-            optimizer.step()
-            optimizer.zero_grad()
+        sums = _noisy_sums(network, keeper, inputs, labels, clip, noise_multiplier, sampling_rate, steps, source)
+        for step, noisy in enumerate(sums):
+            velocity.mul_(momentum).add_(noisy)
+            weights.sub_(velocity, alpha=step_size)
+            flat.copy_(weights)
             if step >= first:
-                tail += keeper.flat.detach()
+                tail += weights
         return _arrays(keeper, tail / (steps - first) - start)
-    finally:
-        keeper.close()
 
 
-def _optimizer(
+def _noisy_sums(
+    network: Network,
     keeper: BookKeeper,
-    step_size: float,
-    momentum: float,
+    inputs: Inputs,
+    labels: NDArray[np.float64],
     clip: float,
     noise_multiplier: float,
+    rate: float,
     steps: int,
     source: RandomSource,
-) -> BookKeepingOptimizer:
-    return BookKeepingOptimizer(
-        torch.optim.SGD([keeper.flat], lr=step_size, momentum=momentum, fused=True),
+) -> Iterator[Tensor]:
+    """Yield `steps` noisy clipped gradient sums, each over a draw of its own, at the weights that `keeper.flat` then has."""
+    optimizer = BookKeepingOptimizer(
+        torch.optim.SGD([keeper.flat], lr=1.0),  # holds the parameters; the caller takes the step
         keeper,
         noise_multiplier=noise_multiplier,
         max_grad_norm=clip,
@@ -142,6 +137,12 @@ def _optimizer(
         loss_reduction="sum",
         steps=steps,
     )
+    cohort = _Cohort(network, keeper, inputs, torch.tensor(np.asarray(labels, dtype=np.float64)), clip)
+    for rows in _draws(len(inputs), rate, steps, source):
+        optimizer.zero_grad()
+        cohort.show(rows)
+        optimizer.pre_step()
+        yield optimizer.released
 
 
 class _Cohort:
@@ -159,9 +160,8 @@ class _Cohort:
         """Let the keeper see the summed loss of `rows`; an empty draw shows it nothing. One layer needs no autograd."""
         if not len(rows):
             return
-        if self._closed is not None and isinstance(self._network, LinearNetwork):
-            weight, bias = self._network.linear.weight, self._network.linear.bias
-            self._keeper.supply(self._closed.over(rows, weight, bias))
+        if self._closed is not None:
+            self._keeper.supply(self._closed.over(rows, self._keeper.flat.detach()))
             return
         batch = self._inputs.take(rows)
         logits = self._network(batch.dense, batch.codes)
@@ -181,10 +181,6 @@ def _draws(n: int, rate: float, steps: int, source: RandomSource) -> Iterator[Te
         ends = np.searchsorted(rows, n * np.arange(count + 1))
         for place in range(count):
             yield torch.from_numpy(rows[ends[place] : ends[place + 1]] - n * place)
-
-
-def _as_tensor(labels: NDArray[np.float64]) -> Tensor:
-    return torch.tensor(np.asarray(labels, dtype=np.float64))
 
 
 def _arrays(keeper: BookKeeper, vector: Tensor) -> Update:

@@ -13,7 +13,9 @@ run in float32 (see `privacy.bookkeeping`). Neither is covered by the proof; bot
 
 import math
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from opacus.optimizers import DPOptimizer
 from torch import Tensor
 from torch.optim import Optimizer
@@ -90,7 +92,7 @@ class BookKeepingOptimizer(DPOptimizer):  # type: ignore[misc]
         self._keeper = keeper
         self._source = source
         self._together = max(1, min(steps, _NOISE_TOGETHER // keeper.flat.numel()))
-        self._noise: list[Tensor] = []
+        self._noise: list[NDArray[np.float64]] = []
         self._summed: Tensor | None = None
         self._clipped = False
 
@@ -133,11 +135,14 @@ class BookKeepingOptimizer(DPOptimizer):  # type: ignore[misc]
             raise ConsilienceError(
                 "CSL-P609", "Nothing was clipped before noise was added.", "Call step(), which does both."
             )
+        values = noisy.numpy()
         if self.noise_multiplier:
-            grid = grid_of(self.max_grad_norm, self.noise_multiplier)
-            noisy = torch.add(noisy, self._draw(), alpha=self.noise_multiplier * self.max_grad_norm)
-            noisy.mul_(1.0 / grid).round_().clamp_(-_LIMIT, _LIMIT).mul_(grid)  # the grid is a power of two: exact
-        flat.grad = noisy.to(flat.dtype)
+            grid = grid_of(
+                self.max_grad_norm, self.noise_multiplier
+            )  # a power of two: dividing and multiplying are exact
+            values = (values + self._draw() * (self.noise_multiplier * self.max_grad_norm)) / grid
+            values = np.minimum(np.maximum(np.rint(values), -_LIMIT), _LIMIT) * grid
+        flat.grad = torch.from_numpy(values.astype(np.float32))
 
     @property
     def released(self) -> Tensor:
@@ -155,9 +160,9 @@ class BookKeepingOptimizer(DPOptimizer):  # type: ignore[misc]
         self._keeper.clear()
         self._clipped = False
 
-    def _draw(self) -> Tensor:
-        """Standard normal noise for one step, float64, used once."""
+    def _draw(self) -> NDArray[np.float64]:
+        """Standard normal noise for one step, used once."""
+        size = self._keeper.flat.numel()
         if not self._noise:
-            drawn = torch.from_numpy(self._source.normal(self._together * self._keeper.flat.numel()))
-            self._noise = list(torch.split(drawn, self._keeper.flat.numel()))
+            self._noise = list(self._source.normal(self._together * size).reshape(self._together, size))
         return self._noise.pop()

@@ -33,7 +33,6 @@ class LogisticSums:
         self._block = max(_MIN_BLOCK, _BLOCK_VALUES // max(1, width))
         self._narrow = torch.empty((self._block, width), dtype=torch.float32)
         self._wide = torch.empty((self._block, width), dtype=torch.float64)
-        self._logits = torch.empty(self._block, dtype=torch.float64)
         self._dense, self._labels, self._limits = dense, labels, inverses * (clip * (1.0 - _MARGIN))
         if not bool(torch.isfinite(labels.sum()) & (inverses > 0.0).all()):
             # Zero times NaN is NaN: the values themselves have to go, not only their weight.
@@ -42,18 +41,18 @@ class LogisticSums:
             self._labels = labels.masked_fill(bad, 0.0)
             self._limits.masked_fill_(bad, 0.0)
 
-    def over(self, rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        """Return the clipped sums over `rows` (int64) at `weight` [1, d] and `bias` [1]: float64 [d + 1], the bias last."""
-        slope, offset = weight.detach().to(torch.float64)[0], bias.detach().to(torch.float64)
-        sums = torch.zeros(slope.shape[0] + 1, dtype=torch.float64)
-        total, total_bias = sums[:-1], sums[-1:]
-        for part in rows.tensor_split(max(1, -(-rows.shape[0] // self._block))):
-            size = part.shape[0]
-            limit = self._limits.index_select(0, part)
-            wide = self._wide[:size]
-            wide.copy_(torch.index_select(self._dense, 0, part, out=self._narrow[:size]))
-            derivative = torch.addmv(offset, wide, slope, out=self._logits[:size]).sigmoid_()
-            derivative.sub_(self._labels.index_select(0, part)).clamp_(-limit, limit)
-            total.addmv_(wide.T, derivative)
-            total_bias += derivative.sum()
+    def over(self, rows: Tensor, weights: Tensor) -> Tensor:
+        """Return the clipped sums over `rows` (int64) at `weights` [d + 1], the bias last: float64 [d + 1]."""
+        at = weights.to(torch.float64)
+        slope, offset, sums = at[:-1], at[-1:], torch.zeros_like(at)
+        derivatives = torch.empty(rows.shape[0], dtype=torch.float64)
+        labels, limits = self._labels.index_select(0, rows), self._limits.index_select(0, rows)
+        for start in range(0, rows.shape[0], self._block):
+            here = slice(start, start + self._block)
+            part, derivative, limit = rows[here], derivatives[here], limits[here]
+            wide = self._wide[: part.shape[0]]
+            wide.copy_(torch.index_select(self._dense, 0, part, out=self._narrow[: part.shape[0]]))
+            torch.addmv(offset, wide, slope, out=derivative).sigmoid_().sub_(labels[here]).clamp_(-limit, limit)
+            sums[:-1].addmv_(wide.T, derivative)
+        sums[-1] = derivatives.sum()
         return sums

@@ -202,12 +202,12 @@ class _Run:
         self._nodes = call.wait(expected, seconds).nodes
         present = tuple(sorted(self._nodes))
         self._on_event(RosterSettled(present=present, missing=tuple(sorted(set(expected) - set(present)))))
-        self._need(
-            present,
-            "CSL-S502",
-            "are connected",
-            "Ask the missing institutions to start their nodes, and run the study again.",
-        )
+        if len(present) < self._draft.min_partners:
+            raise FederationError(
+                "CSL-S502",
+                f"{len(present)} members are connected; the study {self._draft.name} needs {self._draft.min_partners}.",
+                "Ask the missing institutions to start their nodes, and run the study again.",
+            )
 
     def ask_grants(self) -> None:
         """Offer the study to everybody present, and keep the grants that fit."""
@@ -228,9 +228,12 @@ class _Run:
                 grants.append(grant)
         names = tuple(item.grant.member for item in grants)
         self._on_event(GrantsReceived(names, tuple(item.grant.epsilon for item in grants), tuple(declined)))
-        self._need(
-            names, "CSL-S503", "granted the study", "Ask the others for their reason: it stands in their own ledger."
-        )
+        if len(grants) < self._draft.min_partners:
+            raise FederationError(
+                "CSL-S503",
+                f"{len(grants)} members granted the study {self._draft.name}; it needs {self._draft.min_partners}.",
+                "Ask the others for their reason: it stands in their own ledger.",
+            )
         self._course = start_course(spec, {item.grant.member: item.grant for item in grants}, self._office.contract)
         self._advance(
             stage="granted", grants=tuple(grants), attendance=tuple(Attendance(member=name, rounds=0) for name in names)
@@ -309,13 +312,6 @@ class _Run:
 
     def _send(self, messages: list[Message], doubtful: Collection[int]) -> list[Message]:
         return send(self._grid, messages, self._draft.deadline_seconds, doubtful, self._clock)
-
-    def _need(self, members: tuple[str, ...], code: str, what: str, action: str) -> None:
-        least = self._draft.min_partners
-        if len(members) < least:
-            raise FederationError(
-                code, f"{len(members)} members {what}; the study {self._draft.name} needs {least}.", action
-            )
 
     def _advance(self, **changes: object) -> None:
         self._progress = self._progress.model_copy(update=changes)

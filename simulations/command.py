@@ -18,6 +18,7 @@ from simulations.live import LiveView
 
 app = typer.Typer(
     no_args_is_help=True,
+    add_completion=False,
     help="Run a federation of many institutions on this machine, on public data, by the code that a real one runs.",
 )
 

@@ -13,6 +13,7 @@ from simulations.fetch import default_cache, fetch, member_path, present
 
 app = typer.Typer(
     no_args_is_help=True,
+    add_completion=False,
     help="Public data sets for the demo: fetch them by pinned digest, and see what is here and under which licence.",
 )
 

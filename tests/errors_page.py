@@ -103,8 +103,9 @@ def page() -> str:
     lines = [
         "# Errors and exit codes",
         "",
-        "Every error has a stable code, a cause and the next action. Towards the coordinator every refusal is `CSL-R000`; the reason stays at",
-        "home, in the ledger. This page is made from the code by `python tests/errors_page.py`, and a test holds it to it.",
+        "Every error has a stable code, a cause and the next action. Towards the coordinator every refusal is",
+        "`CSL-R000`; the reason stays at home, in the ledger. This page is made from the code by",
+        "`python tests/errors_page.py`, and a test holds it to it.",
         "",
         "| exit | meaning |",
         "| --- | --- |",

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ KINDS: tuple[Kind, ...] = ("additive", "logistic")
 Values = dict[str, NDArray[np.float64] | NDArray[np.int64]]
 
 
-def numeric(name: str, knots: list[float], scale: str = "linear", required: bool = True) -> NumericColumn:
+def numeric(name: str, knots: list[float], scale: Literal["linear", "log"] = "linear", required: bool = True) -> NumericColumn:
     return NumericColumn(
         kind="numeric",
         name=name,
@@ -177,8 +178,8 @@ def test_a_missing_number_sets_its_indicator_and_nothing_else() -> None:
     encoded = basis.encode({"x": np.array([np.nan, 5.0]), "f": np.array([np.nan, 1.0])})
     scale = np.float32(ROW_NORM / np.sqrt(2.0))
     assert basis.names == ("x@0", "x@5", "x@10", "x?missing", "f", "f?missing")
-    np.testing.assert_allclose(encoded[0], [0, 0, 0, scale, 0, scale])
-    np.testing.assert_allclose(encoded[1, 3:], [0, scale, 0])
+    np.testing.assert_allclose(encoded[0], np.array([0, 0, 0, scale, 0, scale], dtype=np.float32))
+    np.testing.assert_allclose(encoded[1, 3:], np.array([0, scale, 0], dtype=np.float32))
 
 
 def test_an_unknown_category_has_a_row_of_its_own() -> None:

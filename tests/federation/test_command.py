@@ -13,7 +13,8 @@ from federation.errors import ExitCode, PolicyError
 
 
 def test_the_overview_imports_no_group():
-    code = "import sys; from federation.command import run; run(['--help']); print([m for m in sys.modules if m in ('torch', 'client', 'server')])"
+    modules = "[m for m in sys.modules if m in ('torch', 'client', 'server')]"
+    code = f"import sys; from federation.command import run; run(['--help']); print({modules})"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.rstrip().endswith("[]")
     assert all(name in result.stdout for name in ("node", "officer", "coordinator", "simulate", "data"))

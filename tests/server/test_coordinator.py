@@ -163,14 +163,14 @@ def test_a_node_that_hangs_costs_one_deadline_and_not_one_a_round(federation: Fa
     hang = Fault("hang", types=frozenset({"train"}))
     card = run(federation, {"beta": (hang,)}, deadline_seconds=1.5).card
     seconds = [event.seconds for event in federation.happened(RoundDone)]
-    assert seconds[0] >= 1.5 and max(seconds[1:]) < 1.4
+    assert seconds[0] >= 1.5 > max(seconds[1:])
     assert {code for code in left_out(federation).values()} == {"CSL-S202"}
     assert card.fewest_partners == 3
 
 
 def test_a_lost_reply_spends_once_and_a_late_one_is_not_used(federation: FakeFederation) -> None:
     faults = {"beta": (Fault("lose", types=frozenset({"train"}), groups=frozenset({"1"})),)}
-    card = run(federation, faults, deadline_seconds=1.0).card
+    card = run(federation, faults, deadline_seconds=2.0).card
     assert {item.member: item.rounds for item in card.participants}["beta"] == ROUNDS - 1
     assert federation.vaults["beta"].work.count("train") == ROUNDS
 
@@ -219,7 +219,7 @@ def test_strangers_and_silent_nodes_are_ignored(federation: FakeFederation) -> N
     with federation.grid({"beta": (Fault("hang"),)}) as grid:
         grid._nodes[500] = type(grid._nodes[100])(impostor.app(), grid._nodes[100].context, ())
         published = run_study(
-            grid, draft(), federation.office, derive=short(), on_event=federation.events.append, roster_seconds=1.0
+            grid, draft(), federation.office, derive=short(), on_event=federation.events.append, roster_seconds=2.0
         )
     assert federation.happened(RosterSettled) == [RosterSettled(("alpha", "delta", "gamma"), ("beta",))]
     assert left_out(federation) == {("node 500", 0): "CSL-S301"}
