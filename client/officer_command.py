@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -88,19 +89,22 @@ def budget(home: HomeArgument, as_json: JsonOption = False) -> None:
     if not rows:
         typer.echo("No policy is in force in this ledger yet, so nothing can be spent.")
         return
-    table = Table(title="Privacy budget: epsilon at the policy's delta", title_justify="left")
-    for column in ("account", "budget", "delta"):
-        table.add_column(column)
-    for column in ("allowed", "spent", "reserved", "used", "left", "information:\ntight figure"):
-        table.add_column(column, justify="right")
+    table = Table(title="Privacy budget: epsilon at the policy's delta", title_justify="left", box=box.SIMPLE_HEAD)
+    for column in ("account", "budget"):
+        table.add_column(column, no_wrap=True)
+    for column in ("delta", "allowed", "spent", "reserved", "left", "tight*"):
+        table.add_column(column, justify="right", no_wrap=True)
     for row in rows:
         tight = "" if row["tight_epsilon"] is None else f"{row['tight_epsilon']:.3f}"
-        figures = [f"{row[name + '_epsilon']:.3f}" for name in ("allowed", "spent", "reserved", "used", "left")]
-        table.add_row(row["account"], row["budget"], f"{row['delta']:g}", *figures, tight)
+        figures = [f"{row[name + '_epsilon']:.3f}" for name in ("allowed", "spent", "reserved", "left")]
+        table.add_row(row["account"], row["budget"], f"{row['delta']:.1e}", *figures, tight)
     console = Console()
     console.print(table)
     console.print(
-        "Epsilons do not add up like money. Left: the largest that one more study could have.", highlight=False
+        "Epsilons do not add up like money. Left: the largest that one more study could have.\n"
+        "* For information: the privacy loss distribution's figure for all that was spent. What is enforced is a little "
+        "above it, because it must hold whatever studies come later.",
+        highlight=False,
     )
 
 

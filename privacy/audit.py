@@ -90,11 +90,11 @@ def audit_one_run(
     Raises
     ------
     ConsilienceError
-        CSL-P610 when `guesses` is not even or not between 2 and `canaries`.
+        CSL-P710 when `guesses` is not even or not between 2 and `canaries`.
     """
     if guesses % 2 or not 2 <= guesses <= canaries:
         raise ConsilienceError(
-            "CSL-P610",
+            "CSL-P710",
             f"{guesses} guesses do not fit {canaries} canaries.",
             "Choose an even number up to the number of canaries.",
         )

@@ -47,7 +47,7 @@ class BookKeeper:
     Raises
     ------
     ConsilienceError
-        CSL-P601 for a trainable parameter that no such layer owns, or that two layers share, and for batch normalisation.
+        CSL-P701 for a trainable parameter that no such layer owns, or that two layers share, and for batch normalisation.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -92,7 +92,7 @@ class BookKeeper:
         Raises
         ------
         ConsilienceError
-            CSL-P603 when the loss does not depend on a trainable layer, by name.
+            CSL-P703 when the loss does not depend on a trainable layer, by name.
         """
         waiting = {name: record.output for name, record in self._records.items() if record.output is not None}
         gradients = torch.autograd.grad(loss, list(waiting.values()), allow_unused=True)
@@ -120,7 +120,7 @@ class BookKeeper:
         Raises
         ------
         ConsilienceError
-            CSL-P603 when a layer was not used or no gradient is known.
+            CSL-P703 when a layer was not used or no gradient is known.
         """
         if self._supplied is not None:
             return self._supplied
@@ -156,14 +156,14 @@ class BookKeeper:
     def _enter(self, name: str, record: _Record) -> None:
         if name in self._records:
             raise ConsilienceError(
-                "CSL-P602",
+                "CSL-P702",
                 f'Layer "{name}" was used twice before the gradients were cleared.',
                 "Use each trainable layer once in a forward pass, and call zero_grad() between passes.",
             )
         expected = _MATRIX if isinstance(self._layers[name], nn.Linear) else 1
         if record.activation.dim() != expected:
             raise ConsilienceError(
-                "CSL-P604",
+                "CSL-P704",
                 f'Layer "{name}" must get one row a customer, not an array of {record.activation.dim()} dimensions.',
                 "Sequences and images are not supported by book-keeping clipping.",
             )
@@ -179,7 +179,7 @@ class BookKeeper:
 
 def _unused(name: str) -> ConsilienceError:
     return ConsilienceError(
-        "CSL-P603",
+        "CSL-P703",
         f'No gradient is known for layer "{name}".',
         "Use every trainable layer in the loss, and call the optimizer's backward(loss), not loss.backward().",
     )
@@ -208,7 +208,7 @@ def _covered(network: nn.Module) -> dict[str, nn.Module]:
     if refused or not layers:
         listing = ", ".join(refused) or "(none)"
         raise ConsilienceError(
-            "CSL-P601",
+            "CSL-P701",
             f"These parameters or layers cannot be clipped by book-keeping: {listing}.",
             "Use nn.Linear and plain nn.Embedding layers that share nothing, no batch normalisation, or freeze the parameter.",
         )

@@ -5,10 +5,10 @@ hook. Replaced: per-customer gradients (never held, see `privacy.bookkeeping`) a
 
 *Floating point* (Mironov 2012, "On significance of the least significant bits for differential privacy"). Sum and noise are
 float64, and their sum is rounded to a grid that depends on clip and noise multiplier alone, so that the support of a release is the same
-for all neighbours. What remains: noise is the inverse normal distribution function of 53-bit uniforms, so within a grid cell
-of 2^-16 standard deviations some values are not reached, in a pattern that float64 rounding could shift by a customer; and hidden layers
-run in float32 (see `privacy.bookkeeping`). Neither is covered by the proof; both are far below the noise, and exact integer noise
-(the discrete Gaussian) is what would close the first.
+for all neighbours. What remains: noise is the inverse normal distribution function of 53-bit uniforms, so that within a grid
+cell not every float64 is reached, and beyond 7 standard deviations (2^-38 of the probability, a coordinate) not every cell, in a
+pattern that moves with the sum; and hidden layers run in float32 (see `privacy.bookkeeping`). Neither is covered by the proof; both are far
+below the noise. Exact integer noise (the discrete Gaussian) is what would close the first.
 """
 
 import math
@@ -57,7 +57,7 @@ class BookKeepingOptimizer(DPOptimizer):  # type: ignore[misc]
     Raises
     ------
     ConsilienceError
-        CSL-P605 when the optimizer holds anything but `keeper.flat`, CSL-P606 for a bad clip or noise multiplier.
+        CSL-P705 when the optimizer holds anything but `keeper.flat`, CSL-P706 for a bad clip or noise multiplier.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class BookKeepingOptimizer(DPOptimizer):  # type: ignore[misc]
     ) -> None:
         if not (0.0 < max_grad_norm < math.inf and 0.0 <= noise_multiplier < math.inf):
             raise ConsilienceError(
-                "CSL-P606",
+                "CSL-P706",
                 "Clip must be positive, noise multiplier zero or above, both finite.",
                 "Correct the study's plan.",
             )
@@ -87,7 +87,7 @@ class BookKeepingOptimizer(DPOptimizer):  # type: ignore[misc]
         )
         if len(self.params) != 1 or self.params[0] is not keeper.flat:
             raise ConsilienceError(
-                "CSL-P605", "The optimizer does not hold the network's parameters alone.", "Give it [keeper.flat]."
+                "CSL-P705", "The optimizer does not hold the network's parameters alone.", "Give it [keeper.flat]."
             )
         self._keeper = keeper
         self._source = source
@@ -116,11 +116,11 @@ class BookKeepingOptimizer(DPOptimizer):  # type: ignore[misc]
         Raises
         ------
         ConsilienceError
-            CSL-P607 when the last batch was not cleared by `zero_grad()`.
+            CSL-P707 when the last batch was not cleared by `zero_grad()`.
         """
         if self._clipped:
             raise ConsilienceError(
-                "CSL-P607", "The last batch's gradients were not cleared.", "Call zero_grad() before each forward pass."
+                "CSL-P707", "The last batch's gradients were not cleared.", "Call zero_grad() before each forward pass."
             )
         total = self._keeper.clipped_sum(
             self.max_grad_norm, float(self._keeper.batch) if self.loss_reduction == "mean" else 1.0
@@ -133,7 +133,7 @@ class BookKeepingOptimizer(DPOptimizer):  # type: ignore[misc]
         flat, noisy = self._keeper.flat, self._summed
         if noisy is None:
             raise ConsilienceError(
-                "CSL-P609", "Nothing was clipped before noise was added.", "Call step(), which does both."
+                "CSL-P709", "Nothing was clipped before noise was added.", "Call step(), which does both."
             )
         values = noisy.numpy()
         if self.noise_multiplier:
@@ -149,7 +149,7 @@ class BookKeepingOptimizer(DPOptimizer):  # type: ignore[misc]
         """The last noisy sum (divided by the expected batch size for "mean"), like `keeper.flat`; all that may leave."""
         gradient = self._keeper.flat.grad
         if gradient is None:
-            raise ConsilienceError("CSL-P608", "No noisy sum has been made yet.", "Call step() or pre_step() first.")
+            raise ConsilienceError("CSL-P708", "No noisy sum has been made yet.", "Call step() or pre_step() first.")
         return gradient
 
     def zero_grad(self, set_to_none: bool = True) -> None:

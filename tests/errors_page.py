@@ -36,7 +36,13 @@ MEANINGS = {
     ExitCode.STORAGE: "a file cannot be written or read",
     ExitCode.INTERRUPTED: "interrupted from the keyboard",
 }
-FIXED = {"CSL-R000": "All that a coordinator sees of a refusal; the reason stands in the institution's ledger."}
+# What a use names only through a variable.
+FIXED = {
+    "CSL-R000": "All that a coordinator sees of a refusal; the reason stands in the institution's ledger.",
+    "CSL-C100": "Several faults in an institution's tables at once, each listed with its own code.",
+    "CSL-P403": "The study would take more than is left of the period's budget.",
+    "CSL-P513": "The ledger's file cannot be read or written.",
+}
 
 
 def text_of(node: ast.expr | None) -> str | None:

@@ -155,7 +155,7 @@ def test_chance_refutes_nothing():
 
 @pytest.mark.parametrize("guesses", [0, 3, 12])
 def test_guesses_must_fit(guesses):
-    with pytest.raises(ConsilienceError, match="CSL-P610"):
+    with pytest.raises(ConsilienceError, match="CSL-P710"):
         audit_one_run(
             by_local_steps(1.0, SeededSource(0)),
             *real_customers(),

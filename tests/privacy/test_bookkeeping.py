@@ -145,7 +145,7 @@ class Loose(nn.Module):
     ],
 )
 def test_uncovered_parameters_are_refused_by_name(network, name):
-    with pytest.raises(ConsilienceError, match=f"CSL-P601.*: {name}"):
+    with pytest.raises(ConsilienceError, match=f"CSL-P701.*: {name}"):
         BookKeeper(network)
 
 
@@ -166,7 +166,7 @@ def test_a_frozen_parameter_need_not_be_covered():
 def test_a_layer_used_twice_is_refused_by_name():
     network = Twice()
     BookKeeper(network)
-    with pytest.raises(ConsilienceError, match='CSL-P602.*"layer"'):
+    with pytest.raises(ConsilienceError, match='CSL-P702.*"layer"'):
         network(torch.randn(3, 2))
 
 
@@ -174,7 +174,7 @@ def test_an_unused_layer_is_refused_by_name():
     network = Half()
     keeper = BookKeeper(network)
     keeper.backward(network(torch.randn(3, 2)).sum())
-    with pytest.raises(ConsilienceError, match='CSL-P603.*"unused"'):
+    with pytest.raises(ConsilienceError, match='CSL-P703.*"unused"'):
         keeper.clipped_sum(1.0)
 
 
@@ -183,7 +183,7 @@ def test_a_layer_that_the_loss_does_not_reach_is_refused_by_name():
     keeper = BookKeeper(network)
     used = network(torch.randn(3, 2))
     network.unused(torch.randn(3, 2))
-    with pytest.raises(ConsilienceError, match='CSL-P603.*"unused"'):
+    with pytest.raises(ConsilienceError, match='CSL-P703.*"unused"'):
         keeper.backward(used.sum())
 
 
@@ -191,14 +191,14 @@ def test_the_ordinary_backward_is_refused():
     network = nn.Sequential(nn.Linear(2, 1))
     keeper = BookKeeper(network)
     network(torch.randn(3, 2)).sum().backward()
-    with pytest.raises(ConsilienceError, match="CSL-P603.*backward"):
+    with pytest.raises(ConsilienceError, match="CSL-P703.*backward"):
         keeper.clipped_sum(1.0)
 
 
 def test_sequences_are_refused():
     network = nn.Sequential(nn.Linear(2, 1))
     BookKeeper(network)
-    with pytest.raises(ConsilienceError, match="CSL-P604"):
+    with pytest.raises(ConsilienceError, match="CSL-P704"):
         network(torch.randn(3, 4, 2))
 
 

@@ -173,18 +173,18 @@ def test_an_empty_batch_steps_by_noise_alone():
 def test_misuse_is_refused():
     network = LinearNetwork(3)
     _, optimizer = made(network)
-    with pytest.raises(ConsilienceError, match="CSL-P608"):
+    with pytest.raises(ConsilienceError, match="CSL-P708"):
         _ = optimizer.released
-    with pytest.raises(ConsilienceError, match="CSL-P609"):
+    with pytest.raises(ConsilienceError, match="CSL-P709"):
         optimizer.add_noise()
     step_over(optimizer, network, torch.randn(2, 3), torch.ones(2))
-    with pytest.raises(ConsilienceError, match="CSL-P607"):
+    with pytest.raises(ConsilienceError, match="CSL-P707"):
         optimizer.step()
     for noise, clip in ((-1.0, 1.0), (float("nan"), 1.0), (1.0, 0.0), (1.0, float("inf")), (float("inf"), 1.0)):
-        with pytest.raises(ConsilienceError, match="CSL-P606"):
+        with pytest.raises(ConsilienceError, match="CSL-P706"):
             made(LinearNetwork(3), noise=noise, clip=clip)
     network = LinearNetwork(3)
-    with pytest.raises(ConsilienceError, match="CSL-P605"):
+    with pytest.raises(ConsilienceError, match="CSL-P705"):
         BookKeepingOptimizer(
             torch.optim.SGD(network.parameters(), lr=1.0),
             BookKeeper(network),
