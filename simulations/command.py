@@ -44,7 +44,7 @@ def demo(
     """Eight banks and four shops learn together: two studies from raw tables to name lists.
 
     Fetches public data (36 MB, once), gives every institution tables, keys, a policy and a budget of its own, trains a propensity and a
-    churn model with differential privacy, and writes report.html. Takes about two minutes on two cores.
+    churn model with differential privacy, and writes report.html. Takes about a minute on two cores.
     """
     logging.getLogger("flwr").setLevel(logging.WARNING)
     torch.set_num_threads(1)  # institutions run beside each other, one core each
