@@ -47,7 +47,9 @@ def init(
 @app.command("check")
 def check_command(
     home: HomeArgument,
-    contract: Annotated[str | None, typer.Option(help="Only this contract; all that the policy allows otherwise.")] = None,
+    contract: Annotated[
+        str | None, typer.Option(help="Only this contract; all that the policy allows otherwise.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Try mapping, consent and contract on your own tables, without releasing anything.
@@ -64,11 +66,15 @@ def check_command(
         declaration = charter.member(node.member).declaration(rule.contract)
         if declaration is None:
             raise DataError(
-                "CSL-C611", f"The charter has no declaration of {node.member} for {rule.contract}.", "Declare the cohort first."
+                "CSL-C611",
+                f"The charter has no declaration of {node.member} for {rule.contract}.",
+                "Declare the cohort first.",
             )
         consents = sorted({item.consent for item in policy.purposes if item.id in rule.purposes})
         pinned = place.contract(charter, rule.contract)
-        reports += [check(node, pinned, declaration, consent, policy.contact_consent, rule.holdout) for consent in consents]
+        reports += [
+            check(node, pinned, declaration, consent, policy.contact_consent, rule.holdout) for consent in consents
+        ]
     if not reports:
         raise DataError("CSL-C614", f"The policy allows no study on {contract}.", "Name one of the policy's contracts.")
     if as_json:
@@ -77,7 +83,11 @@ def check_command(
         for report in reports:
             Console().print(report)
     if not all(report.ok for report in reports):
-        raise DataError("CSL-C612", "A study could not be served from these tables.", "Correct what is listed above, and check again.")
+        raise DataError(
+            "CSL-C612",
+            "A study could not be served from these tables.",
+            "Correct what is listed above, and check again.",
+        )
 
 
 @app.command()

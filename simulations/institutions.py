@@ -274,7 +274,7 @@ def policy(site: Site, draft: StudyDraft) -> Policy:
         "smallest_cohort": SMALLEST_COHORT,
         "smallest_partners": SMALLEST_PARTNERS,
         "aggregation": "plain",
-        "reply_grid_seconds": 0.0,
+        "reply_grid_seconds": 0.1,
     }
     return Policy.model_validate_json(json.dumps(tree))
 

@@ -66,7 +66,10 @@ def uses(tree: ast.AST) -> Iterator[tuple[str, str | None, str | None, str]]:
             for place, argument in enumerate(node.args):
                 code = text_of(argument)
                 if code and CODE.fullmatch(code):
-                    texts = [text for item in node.args[place + 1 : place + 4] if (text := text_of(item))] + [None, None]
+                    texts = [text for item in node.args[place + 1 : place + 4] if (text := text_of(item))] + [
+                        None,
+                        None,
+                    ]
                     yield code, texts[0], texts[1], name
         elif isinstance(node, ast.Dict):
             for key, value in zip(node.keys, node.values, strict=True):
@@ -123,7 +126,13 @@ def page() -> str:
         if not codes:
             continue
         title = "refusals towards the coordinator" if letter == "R" else f"`{PACKAGES[letter]}`"
-        lines += ["", f"## CSL-{letter}: {title}", "", "| code | exit | what happened | what to do |", "| --- | --- | --- | --- |"]
+        lines += [
+            "",
+            f"## CSL-{letter}: {title}",
+            "",
+            "| code | exit | what happened | what to do |",
+            "| --- | --- | --- | --- |",
+        ]
         lines += [
             f"| {code} | {entries[code]['exit']} | {cell(entries[code]['cause'])} | {cell(entries[code]['action'])} |"
             for code in codes

@@ -40,7 +40,12 @@ def bank(home: Path, **more: Any) -> CheckReport:
     consent = consent_for(home, [row["id"] for row in rows], p2="no", p3="no")
     node = people_node(home, rows, consent=consent, position="at", score={"from_position": 8}, **more)
     return check(
-        node, people(), FLAT.model_copy(update={"size": 7}), "study", "contact", PositionHoldout(kind="position", position=7)
+        node,
+        people(),
+        FLAT.model_copy(update={"size": 7}),
+        "study",
+        "contact",
+        PositionHoldout(kind="position", position=7),
     )
 
 

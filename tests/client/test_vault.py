@@ -257,7 +257,9 @@ def test_a_lost_reply_is_never_computed_again(town, vault):
 
 def test_a_budget_cannot_be_overspent(town, vault):
     nonces = [f"{number:032x}" for number in range(12)]
-    replies = [vault.answer("query.offer", town.offer(town.spec().model_copy(update={"nonce": nonce}))) for nonce in nonces]
+    replies = [
+        vault.answer("query.offer", town.offer(town.spec().model_copy(update={"nonce": nonce}))) for nonce in nonces
+    ]
     granted = sum(b'"grant"' in raw(reply) for reply in replies)
     assert 1 <= granted < len(nonces)
     assert set(reasons(town)) <= {"CSL-P403", "CSL-P404"}
@@ -297,7 +299,10 @@ def test_a_model_that_ranks_the_wrong_way_round_is_not_adopted_and_nobody_can_te
 
 
 def test_garbage_is_refused(town, vault):
-    for records in (RecordDict(), RecordDict({RECORD: ConfigRecord({"header": b"{", "signature": b"0" * 64, "payload": b""})})):
+    for records in (
+        RecordDict(),
+        RecordDict({RECORD: ConfigRecord({"header": b"{", "signature": b"0" * 64, "payload": b""})}),
+    ):
         assert refused(town, vault.answer("train", records))
 
 

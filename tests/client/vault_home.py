@@ -179,10 +179,14 @@ class Town:
     def evaluate(self, spec: StudySpec, edges: tuple[float, ...] | None = None) -> RecordDict:
         content = self.weights(spec)
         bins = edges or tuple(float(edge) for edge in np.linspace(-2, 2, spec.draft.evaluation.bins - 1))
-        return pack(self.coordinator, EvaluateRequest(study=spec.digest(), edges=bins, payload=sha256_hex(content)), content)
+        return pack(
+            self.coordinator, EvaluateRequest(study=spec.digest(), edges=bins, payload=sha256_hex(content)), content
+        )
 
     def model(self, spec: StudySpec, payload: bytes) -> RecordDict:
-        return pack(self.coordinator, ModelDelivery(study=spec.digest(), card="c" * 64, payload=sha256_hex(payload)), payload)
+        return pack(
+            self.coordinator, ModelDelivery(study=spec.digest(), card="c" * 64, payload=sha256_hex(payload)), payload
+        )
 
     def receipts(self, spec: StudySpec, payload: bytes, others: str | None = None) -> RecordDict:
         items = []
@@ -229,5 +233,3 @@ def write_csv(home: Home, name: str, frame: pd.DataFrame) -> None:
     text = io.StringIO()
     frame.to_csv(text, index=False)
     (home.root / name).write_text(text.getvalue())
-
-

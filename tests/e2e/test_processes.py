@@ -48,7 +48,9 @@ def follow(process: subprocess.Popen[str], event: str, times: int) -> bool:
     return False
 
 
-@pytest.mark.parametrize(("event", "times"), [("StudySigned", 1), ("GrantsReceived", 1), ("RoundStarted", 4), ("RoundDone", 20)])
+@pytest.mark.parametrize(
+    ("event", "times"), [("StudySigned", 1), ("GrantsReceived", 1), ("RoundStarted", 4), ("RoundDone", 20)]
+)
 def test_everybody_killed_in_the_middle_of_a_study_goes_on_and_pays_once(tmp_path, event, times):
     town = vault_home.found(tmp_path, epsilon=4.0)
     test_whole_study.furnish(town, tmp_path, test_whole_study.DRAFT)
@@ -93,7 +95,13 @@ def test_every_command_of_the_readme_runs(tmp_path):
     for command in commands:
         runnable = command.replace("make demo", "consilience simulate demo --out out/demo")
         result = subprocess.run(
-            ["bash", "-c", runnable], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=900, check=False
+            ["bash", "-c", runnable],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=900,
+            check=False,
         )
         assert result.returncode == 0, f"{command}\n{result.stdout[-2000:]}\n{result.stderr[-2000:]}"
     assert (tmp_path / "out" / "demo" / "report.html").stat().st_size > 100_000

@@ -21,7 +21,9 @@ KINDS: tuple[Kind, ...] = ("additive", "logistic")
 Values = dict[str, NDArray[np.float64] | NDArray[np.int64]]
 
 
-def numeric(name: str, knots: list[float], scale: Literal["linear", "log"] = "linear", required: bool = True) -> NumericColumn:
+def numeric(
+    name: str, knots: list[float], scale: Literal["linear", "log"] = "linear", required: bool = True
+) -> NumericColumn:
     return NumericColumn(
         kind="numeric",
         name=name,

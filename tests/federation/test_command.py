@@ -51,7 +51,9 @@ def test_an_error_is_shown_with_code_cause_and_action(monkeypatch, capsys):
 def test_a_machine_gets_the_error_as_json(monkeypatch, capsys):
     monkeypatch.setattr(command.dispatch, "main", failing(PolicyError("CSL-P201", "Not allowed.", "Ask.")))
     assert run(["officer", "budget", "--json"]) == ExitCode.POLICY
-    assert json.loads(capsys.readouterr().err) == {"error": {"code": "CSL-P201", "cause": "Not allowed.", "action": "Ask."}}
+    assert json.loads(capsys.readouterr().err) == {
+        "error": {"code": "CSL-P201", "cause": "Not allowed.", "action": "Ask."}
+    }
 
 
 def test_ctrl_c_has_its_own_exit_code(monkeypatch, capsys):

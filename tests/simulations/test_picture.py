@@ -8,7 +8,9 @@ PICTURE = Path(__file__).parents[2] / "docs" / "who-holds-what.svg"
 
 
 def render() -> str:
-    environment = Environment(loader=PackageLoader("simulations"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        loader=PackageLoader("simulations"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
     drawing = environment.get_template("who_holds_what.svg.j2").render()
     drawing = drawing.replace("var(--sans)", "Helvetica, Arial, sans-serif", 1)
     drawing = drawing.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)

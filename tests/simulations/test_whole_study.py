@@ -86,7 +86,10 @@ def test_a_study_to_its_end(town, tmp_path):
 
 def test_a_local_averaging_study_with_an_mlp(town, tmp_path):
     draft = StudyDraft.model_validate_json(
-        json.dumps(json.loads(DRAFT.model_dump_json()) | {"mode": "fedavg", "model": {"kind": "mlp", "hidden": [4], "embedding": 2}})
+        json.dumps(
+            json.loads(DRAFT.model_dump_json())
+            | {"mode": "fedavg", "model": {"kind": "mlp", "hidden": [4], "embedding": 2}}
+        )
     )
     run(town, furnish(town, tmp_path, draft))
     assert "close" in ledger_kinds(town, "alder")
