@@ -32,7 +32,7 @@ from simulations.quality import KINDS, MODES, Kind, Mode, Trial, alone_aucs, fed
 
 EPSILONS = (0.5, 1.0, 2.0, 4.0, None)
 SEEDS, QUICK_SEEDS = 5, 2
-STRIDES = (1 / 3, 2 / 3, 1.0, 1.5, 7 / 3)
+STRIDES = (1 / 3, 2 / 3, 1.0, 1.5, 7 / 3, 3.5)
 LENGTHS = (15, 30, 60)
 PROCESSES = 2
 

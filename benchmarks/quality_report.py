@@ -99,6 +99,13 @@ class Regret:
         return max(self.grid, key=lambda point: point[2])
 
     @property
+    def text(self) -> str:
+        """What hindsight would have won, above the rule; a best point on the grid's edge gives a lower bound only."""
+        edges = [(min(values), max(values)) for values in list(zip(*self.grid, strict=True))[:2]]
+        on_edge = any(place in edge for place, edge in zip(self.best[:2], edges, strict=True))
+        return f"{'at least ' if on_edge else ''}{max(0.0, self.best[2] - self.rule):.4f}"
+
+    @property
     def worst(self) -> tuple[float, int, float]:
         """Factor, rounds and AUC of the worst point."""
         return min(self.grid, key=lambda point: point[2])
@@ -193,7 +200,7 @@ def regret_table(found: Sequence[Regret]) -> list[str]:
     for item in found:
         (step, rounds, best), (low_step, low_rounds, worst) = item.best, item.worst
         lines.append(
-            f"| {item.name} | {item.rule:.4f} | {best:.4f} (step x {step:.2g}, {rounds} rounds) | {best - item.rule:.4f} "
+            f"| {item.name} | {item.rule:.4f} | {best:.4f} (step x {step:.2g}, {rounds} rounds) | {item.text} "
             f"| {worst:.4f} (step x {low_step:.2g}, {low_rounds} rounds) |"
         )
     return [*lines, ""]

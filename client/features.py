@@ -108,7 +108,8 @@ def read_log(
 ) -> LogRows:
     """Compute the features of consenting customers with a purchase in the window; ids in order.
 
-    A log that ends before the label is known is the fault CSL-C110. Raises DataError for faults found until then.
+    A log that is declared to end before the label is known is the fault CSL-C110; one that seems to, a note. Raises
+    DataError for faults found until then.
     """
     when = sql.calendar_day(relation.fields[mapping.time.column], mapping.time.format)
     amount = sql.number(relation.fields[mapping.amount.column])
@@ -193,8 +194,14 @@ def _count_rows(
 
 
 def _check_end(mapping: TransactionMapping, window: Window, last: date | None, findings: Findings) -> None:
-    """The label is known once the log is complete to the horizon's end; a declared date decides before the data do."""
-    complete = mapping.complete_until or (last + timedelta(days=1) if last is not None else None)
-    if complete is not None and complete < window.end:
-        detail = f"the log must be complete until {window.end.isoformat()}; if it is, but quiet at the end, set complete_until"
-        findings.fault("CSL-C110", "time", detail)
+    """The label is known once the log is complete to the horizon's end; only the declared date may stop the reading.
+
+    The last purchase in the log may be one customer's: were the reading stopped or not by her, everybody would see it.
+    """
+    needed = f"the log must be complete until {window.end.isoformat()}"
+    if mapping.complete_until is not None:
+        if mapping.complete_until < window.end:
+            findings.fault("CSL-C110", "time", needed)
+    elif last is not None and last + timedelta(days=1) < window.end:
+        missing = (window.end - last).days - 1
+        findings.note("CSL-C110", "time", missing, f"quiet days at the end; {needed}: if it is, set complete_until")

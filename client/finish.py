@@ -77,9 +77,23 @@ class Finish:
         self._models = home.folder("models")
 
     def receive(self, delivery: ModelDelivery, payload: bytes) -> None:
-        """Keep a delivered model until it is decided upon."""
+        """Keep a delivered model until it is decided upon; a study has one, and the receipt is for that one alone.
+
+        Raises
+        ------
+        IntegrityError
+            CSL-C526 when another model or card was delivered before: with two receipts of each vault, the coordinator
+            could show every member receipts that agree and still give them different models.
+        """
+        kept = self._models / f"{self._study.rid}.delivery.json"
+        if kept.exists() and kept.read_bytes() != delivery.canonical():
+            raise IntegrityError(
+                "CSL-C526",
+                "Another model was delivered for this study before.",
+                "Keep the first one; tell the other members and the coordinator.",
+            )
         atomic_write(self._models / f"{self._study.rid}.safetensors", payload, mode=0o600)
-        atomic_write(self._models / f"{self._study.rid}.delivery.json", delivery.canonical(), mode=0o600)
+        atomic_write(kept, delivery.canonical(), mode=0o600)
 
     def decide(self, receipts: Receipts, heldout: Cohort, smallest_partners: int, contact: str) -> Decision:
         """Adopt the model or not, and write the name list if it is adopted.

@@ -101,7 +101,8 @@ def read_table(
 ) -> TableRows:
     """Read the consenting customers of a table; a record with a bad number, label or position contributes nothing.
 
-    Duplicate customers are the fault CSL-C108. Raises DataError for faults found until then.
+    A customer with several rows contributes nothing (CSL-C108) and stops nobody else: a fault of the whole reading would
+    tell the coordinator that there is one. Raises DataError for faults found until then.
     """
     customer = relation.fields[mapping.customer].text
     _count_rows(session, relation, customer, findings)
@@ -113,7 +114,11 @@ def read_table(
         "" if start is None else f" WHERE {parsed['position'].state} = {OK} AND {parsed['position'].value} >= {start}"
     )
     inner = f"SELECT {customer} AS customer, {chosen} FROM {relation.name}{where}"
-    arrays = session.arrays(f"SELECT * FROM ({inner}) SEMI JOIN {CONSENTED} USING (customer) ORDER BY customer")
+    single = f"SELECT {customer} AS customer FROM {relation.name} GROUP BY ALL HAVING count(*) = 1"
+    arrays = session.arrays(
+        f"SELECT * FROM ({inner}) SEMI JOIN {CONSENTED} USING (customer) SEMI JOIN ({single}) AS single USING (customer) "
+        "ORDER BY customer"
+    )
     values = {role: np.ma.getdata(arrays[f"v{i}"]) for i, role in enumerate(parsed)}
     states = {role: np.ma.getdata(arrays[f"s{i}"]) for i, role in enumerate(parsed)}
     ids = np.ma.getdata(arrays["customer"]).astype(object)
@@ -134,8 +139,7 @@ def _count_rows(session: Session, relation: Relation, customer: str, findings: F
     rows, customers, nameless, twice, refused = (int(count or 0) for count in counts)
     findings.rows, findings.customers, findings.without_consent = rows, customers, refused
     findings.dropped("CSL-C201", "customer", nameless)
-    if twice:
-        findings.fault("CSL-C108", "customer", "one row a customer is asked for", twice)
+    findings.dropped("CSL-C108", "customer", twice, "one row a customer is asked for")
 
 
 def _expressions(relation: Relation, mapping: TableMapping, contract: FeatureContract, want: Want) -> dict[str, Parsed]:

@@ -152,11 +152,17 @@ class Vault:
                 reply = handlers[message_type](request)
             except ConsilienceError as error:
                 reply = self._refuse(error, message_type)
+            except Exception as error:  # the vault's boundary: a fault of ours must look like any other refusal
+                logger.exception("internal error")
+                unforeseen = ConsilienceError(
+                    "CSL-C525", f"Internal error: {type(error).__name__}.", "Report it with the vault's log."
+                )
+                reply = self._refuse(unforeseen, message_type)
         self._wait_for_grid(started)
         return reply
 
     def _refuse(self, error: ConsilienceError, message_type: str) -> RecordDict:
-        logger.warning("refused %s: %s", message_type, error)
+        logger.warning("refused %.40r: %s", message_type, error)
         try:
             self._ledger.refuse(error.code, message_type, error.cause)
         except ConsilienceError as unwritten:  # a full disk must not make this refusal look unlike the others
@@ -233,9 +239,30 @@ class Vault:
             steps=training.steps,
             histogram_sigma=histogram_sigma,
         )
-        run = SubsampledGaussian(noise_multiplier=sigma, sampling_rate=training.sampling_rate, steps=training.steps)
-        counts = DiscreteGaussianHistogram(sigma=histogram_sigma, count=1)
-        return grant, {"training": (run,), "holdout": (counts,)}
+        return grant, _events(grant)
+
+    def _check_standing(self, study: OpenStudy) -> None:
+        """Check, before data are read, that the ledger holds this very grant open and that today's policy still allows it.
+
+        The study's file only says what to look for: noise, rate and steps must be those that were reserved.
+
+        Raises
+        ------
+        PolicyError
+            CSL-C524 when nothing like it is reserved and open, or the policy now grants less; others as `Policy.decide`.
+        """
+        spec, grant = study.spec, study.grant
+        self._check_spec(spec)
+        terms = self._policy.decide(spec, self._charter, self.member, self._ledger.today())
+        held = self._ledger.reservation(study.rid)
+        paid = held is not None and not held.closed and study.rid == spec.digest()
+        events = {charge.account: charge.events for charge in held.data.charges} if held is not None else {}
+        if not paid or events != _events(grant) or grant.epsilon > terms.epsilon or grant.delta > terms.delta:
+            raise PolicyError(
+                "CSL-C524",
+                "The study is not reserved and open on the terms of its grant, or the policy now grants less.",
+                "Plan a new study.",
+            )
 
     def _train(self, request: RecordDict) -> RecordDict:
         header, payload = unpack(request, TrainRequest, self._charter.coordinator_key)
@@ -248,6 +275,7 @@ class Vault:
         again = self._again(study, header.round, "training", request)
         if again is not None:
             return again
+        self._check_standing(study)
         room = self._room(study)
         content = dump_tensors(room.train(study, header, weights, self._source))
         release = TrainRelease(study=study.rid, member=self.member, round=header.round, payload=sha256_hex(content))
@@ -268,13 +296,14 @@ class Vault:
         again = self._again(study, number, "holdout", request)
         if again is not None:
             return again
+        self._check_standing(study)
         content = dump_tensors(self._room(study).histogram(study, weights, edges, self._source))
         release = EvaluateRelease(study=study.rid, member=self.member, payload=sha256_hex(content))
         return self._release(study, number, "holdout", request, release, content)
 
     def _model(self, request: RecordDict) -> RecordDict:
         header, payload = unpack(request, ModelDelivery, self._charter.coordinator_key)
-        study = self._studies.find(header.study)
+        study = self._reserved(header.study)
         self._weights(study, payload)
         self._finish(study).receive(header, payload)
         receipt = ModelReceipt(study=study.rid, member=self.member, card=header.card, model=header.payload)
@@ -283,7 +312,7 @@ class Vault:
     def _receipts(self, request: RecordDict) -> RecordDict:
         """Adopt the delivered model, or not: the answer is the same."""
         header, _ = unpack(request, Receipts, self._charter.coordinator_key)
-        study = self._studies.find(header.study)
+        study = self._reserved(header.study)
         try:
             room = self._room(study)
             self._finish(study).decide(
@@ -291,9 +320,17 @@ class Vault:
             )
         except ConsilienceError as error:
             logger.warning("study %s: no name list: %s", study.spec.draft.name, error)
+        except Exception:  # what happens here depends on customers: whatever it is, the answer must not differ
+            logger.exception("study %s: no name list", study.spec.draft.name)
         self._ledger.close(study.rid, "the study ended")
         self._rooms.pop(study.rid, None)
         return pack(self._identity, Acknowledged(study=study.rid, member=self.member))
+
+    def _reserved(self, rid: str) -> OpenStudy:
+        """Return a study that was reserved, open or closed; a file alone, left by an offer that was refused, is none."""
+        if not self._ledger.has_reservation(rid):
+            raise PolicyError("CSL-C511", f"Study {rid[:12]} was not granted here.", "Offer the study first.")
+        return self._studies.find(rid)
 
     def _weights(self, study: OpenStudy, payload: bytes) -> Tensors:
         """Parse weights by name, shape and dtype; refuse NaN, infinity and weights beyond any sensible bound."""
@@ -310,7 +347,7 @@ class Vault:
             contract = self._home.contract(self._charter, study.spec.draft.contract)
             declaration = self._charter.member(self.member).declaration(contract.name)
             assert declaration is not None
-            consent = next(rule.consent for rule in self._policy.purposes if rule.id == study.spec.draft.purpose)
+            consent = self._policy.consent_for(study.spec.draft.purpose)
             room = Workroom.read(self._node, contract, declaration, study, consent, self._holdout_key)
             room.note_fault(self._home.folder("studies"), study.rid)
             self._rooms[study.rid] = room
@@ -355,3 +392,12 @@ class Vault:
         self._ledger.release(
             study.rid, number, account, what=what[account], sha256=sha256_hex(payload), size=len(payload)
         )
+
+
+def _events(grant: Grant) -> dict[Account, tuple[PrivacyEvent, ...]]:
+    """Return what a grant costs each account; the vault computes with the grant's numbers, so these are the ones to pay for."""
+    run = SubsampledGaussian(
+        noise_multiplier=grant.noise_multiplier, sampling_rate=grant.sampling_rate, steps=grant.steps
+    )
+    counts = DiscreteGaussianHistogram(sigma=grant.histogram_sigma, count=1)
+    return {"training": (run,), "holdout": (counts,)}

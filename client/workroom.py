@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 
 from client.cohort import Cohort, load_cohort, split
 from client.config import NodeConfig
-from client.scoring import logits_of
+from client.rowwise import rowwise_logits
 from client.studies import OpenStudy
 from client.training import gradient_sum, local_steps
 from federation.charter import Declaration
 from federation.contract import FeatureContract
-from federation.errors import DataError, DocumentError, StorageError
+from federation.errors import ConsilienceError
 from federation.files import atomic_write
 from federation.messages import Tensors, TrainRequest
 from federation.networks import Inputs, Network, build, encode, load_weights
@@ -53,14 +53,17 @@ class Workroom:
         fault = None
         try:
             cohort, _ = load_cohort(node, contract, declaration, consent, "learn")
-        except (DataError, DocumentError, StorageError) as error:
-            cohort, fault = empty_cohort(contract), str(error)
-        learning, heldout = split(cohort, draft.holdout, holdout_key)
+            learning, heldout = split(cohort, draft.holdout, holdout_key)
+            training = encode(draft.model, contract, learning.columns)
+        except Exception as error:  # after the grant no fault may show, foreseen or not: nobody takes part instead
+            fault = str(error) if isinstance(error, ConsilienceError) else f"Internal error: {type(error).__name__}."
+            learning = heldout = empty_cohort(contract)
+            training = encode(draft.model, contract, learning.columns)
         assert learning.label is not None
         return cls(
             contract=contract,
             network=build(draft.model, contract),
-            training=encode(draft.model, contract, learning.columns),
+            training=training,
             training_labels=learning.label,
             heldout=heldout,
             fault=fault,
@@ -102,13 +105,14 @@ class Workroom:
         """Return noisy counts of held-out customers by label and score: int64 [2, len(edges) + 1].
 
         One customer changes one cell by 1 (add or remove one; L1 = L2 = 1); noise is N_Z(0, sigma^2) in each cell, with the grant's
-        sigma (Canonne, Kamath, Steinke 2020, Theorem 2.1 for the mechanism).
+        sigma (Canonne, Kamath, Steinke 2020, Theorem 2.1 for the mechanism). Scores are `rowwise_logits`: were they products of
+        matrices, one customer's presence would move the last bits of others' scores, and with edges put there, others' cells.
         """
         bins = len(edges) + 1
         labels = self.heldout.label
         assert labels is not None
         load_weights(self.network, weights)
-        scores = logits_of(study.spec.draft.model, self.contract, self.network, self.heldout.columns)
+        scores = rowwise_logits(self.network, encode(study.spec.draft.model, self.contract, self.heldout.columns))
         cells = np.searchsorted(np.asarray(edges), scores, side="right") + bins * (labels > 0)
         counts = np.bincount(cells.astype(np.int64), minlength=2 * bins).astype(np.int64)
         noise = DiscreteGaussian(study.grant.histogram_sigma).sample(2 * bins, source)

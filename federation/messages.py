@@ -27,7 +27,10 @@ RECORD = "consilience"
 MAX_PAYLOAD_BYTES = 256 << 20
 REFUSED: Literal["CSL-R000"] = "CSL-R000"
 Tensors = dict[str, NDArray[np.float32] | NDArray[np.float64] | NDArray[np.int64]]
+MAX_HEADER_BYTES = 1 << 20
 Positive = Annotated[float, Field(gt=0, le=1e9)]
+# Away from the smallest and largest floats, where clipping and noise would not be what is accounted.
+Scale = Annotated[float, Field(ge=1e-6, le=1e6)]
 
 
 class Hello(Document):
@@ -76,8 +79,8 @@ class TrainRequest(Document):
     kind: Literal["train"] = "train"
     study: Hex32
     round: Annotated[int, Field(ge=1)]
-    clip: Positive
-    learning_rate: Positive
+    clip: Scale
+    learning_rate: Scale
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
     payload: Hex32
 
@@ -256,7 +259,8 @@ def _fields(records: RecordDict) -> tuple[bytes, bytes, bytes]:
     header, signature, payload = values
     if not (isinstance(header, bytes) and isinstance(signature, bytes) and isinstance(payload, bytes)):
         raise IntegrityError("CSL-F208", "The message has no signed header.", "Both sides must run the same release.")
-    if len(signature) != 64 or len(payload) > MAX_PAYLOAD_BYTES or len(records) != 1:
+    too_large = len(payload) > MAX_PAYLOAD_BYTES or len(header) > MAX_HEADER_BYTES
+    if len(signature) != 64 or too_large or len(records) != 1:
         raise IntegrityError(
             "CSL-F208", "The message is larger than agreed or malformed.", "Both sides must run the same release."
         )

@@ -32,6 +32,7 @@ MAX_EPSILON = 100.0
 MAX_HISTOGRAM_SIGMA = float(1 << 16)
 RELATIVE_TOLERANCE = 1e-3
 MAX_DISCLOSURE = 2000.0
+MIN_RATE = 1e-6  # below, the grid of 2^-53 of uniform draws would show in who is drawn
 _ROUNDING = 1e-12
 _ROUNDING_PER_RELEASE = 2e-16
 _AIM = 2e-4  # how far, in log sigma, a trial is put to the safe side
@@ -204,7 +205,7 @@ def calibrate_noise(epsilon: float, delta: float, sampling_rate: float, steps: i
     PolicyError
         CSL-P104, CSL-P105 for a bad target; CSL-P107 when no noise from 0.1 to 10^6 hits it.
     DocumentError
-        CSL-P108 for a sampling rate outside (0, 1], or steps outside 1 to 10^6.
+        CSL-P108 for a sampling rate outside [1e-6, 1], or steps outside 1 to 10^6.
     """
     check_epsilon(epsilon)
     check_delta(delta)
@@ -242,10 +243,10 @@ def calibrate_histogram(epsilon: float, delta: float, count: int) -> float:
 
 
 def _check_plan(sampling_rate: float, steps: int) -> None:
-    if not 0.0 < sampling_rate <= 1.0 or not 1 <= steps <= MAX_STEPS:
+    if not MIN_RATE <= sampling_rate <= 1.0 or not 1 <= steps <= MAX_STEPS:
         raise DocumentError(
             "CSL-P108",
-            f"A plan has a sampling rate in (0, 1] and 1 to {MAX_STEPS} steps, not {sampling_rate} and {steps}.",
+            f"A plan has a sampling rate from {MIN_RATE:g} to 1 and 1 to {MAX_STEPS} steps, not {sampling_rate} and {steps}.",
             "Correct the study's privacy terms.",
         )
 

@@ -5,10 +5,12 @@ hook. Replaced: per-customer gradients (never held, see `privacy.bookkeeping`) a
 
 *Floating point* (Mironov 2012, "On significance of the least significant bits for differential privacy"). Sum and noise are
 float64, and their sum is rounded to a grid that depends on clip and noise multiplier alone, so that the support of a release is the same
-for all neighbours. What remains: noise is the inverse normal distribution function of 53-bit uniforms, so that within a grid
-cell not every float64 is reached, and beyond 7 standard deviations (2^-38 of the probability, a coordinate) not every cell, in a
-pattern that moves with the sum; and hidden layers run in float32 (see `privacy.bookkeeping`). Neither is covered by the proof; both are far
-below the noise. Exact integer noise (the discrete Gaussian) is what would close the first.
+for all neighbours. What remains: noise is the inverse normal distribution function of uniforms with 53 significant bits, so that
+within a grid cell not every float64 is reached (every cell is, to 12 standard deviations), which moves a cell's probability by some 2^-37 of
+itself in a pattern that follows the sum; and hidden layers run in float32 (see `privacy.bookkeeping`). Neither is covered by the proof;
+both are far below the noise. Exact integer noise (the discrete Gaussian) is what would close the first.
+
+Clips outside [10^-6, 10^6] are refused: near the smallest floats neither clipping nor noise would be what is accounted.
 """
 
 import math
@@ -24,6 +26,7 @@ from federation.errors import ConsilienceError
 from privacy.bookkeeping import BookKeeper
 from privacy.randomness import RandomSource
 
+SMALLEST_CLIP, LARGEST_CLIP = 1e-6, 1e6
 GRID_BITS = 16  # grid cells in one standard deviation of the noise, as a power of two
 _NOISE_TOGETHER = 1 << 14
 _LIMIT = 2.0**40  # grid cells to which coordinates are clamped: finite whatever happens, never reached by honest sums
@@ -72,10 +75,10 @@ class BookKeepingOptimizer(DPOptimizer):  # type: ignore[misc]
         loss_reduction: str = "mean",
         steps: int = 1,
     ) -> None:
-        if not (0.0 < max_grad_norm < math.inf and 0.0 <= noise_multiplier < math.inf):
+        if not (SMALLEST_CLIP <= max_grad_norm <= LARGEST_CLIP and 0.0 <= noise_multiplier < math.inf):
             raise ConsilienceError(
                 "CSL-P706",
-                "Clip must be positive, noise multiplier zero or above, both finite.",
+                f"Clip must be from {SMALLEST_CLIP:g} to {LARGEST_CLIP:g}, noise multiplier zero or above and finite.",
                 "Correct the study's plan.",
             )
         super().__init__(

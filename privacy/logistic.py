@@ -23,7 +23,8 @@ class LogisticSums:
     inverses:
         float64 [n]: 1 / sqrt(|x|^2 + 1) of each row, 0 for a row with NaN or infinity (`Inputs.inverse_norms`).
     labels:
-        float64 [n], 0 or 1. A customer with NaN or infinity in label or inputs contributes zero, always.
+        float64 [n], 0 or 1. A customer with NaN or infinity in label or inputs contributes zero, always; so does one whose
+        logit is NaN, at weights that have overflowed.
     clip:
         L2 norm to which each customer's gradient (weights and bias together) is clipped.
     """
@@ -53,6 +54,7 @@ class LogisticSums:
             wide = self._wide[: part.shape[0]]
             wide.copy_(torch.index_select(self._dense, 0, part, out=self._narrow[: part.shape[0]]))
             torch.addmv(offset, wide, slope, out=derivative).sigmoid_().sub_(labels[here]).clamp_(-limit, limit)
+            derivative.nan_to_num_(nan=0.0)  # clamping keeps NaN, and NaN in a sum would say that somebody was drawn
             sums[:-1].addmv_(wide.T, derivative)
         sums[-1] = derivatives.sum()
         return sums

@@ -246,13 +246,13 @@ class Policy(Document):
 
     def _check_sizes(self, rule: StudyRule, declaration: Declaration) -> None:
         largest = 1.0 / (CUSTOMERS_PER_DELTA * declaration.size)
-        delta = max(rule.max_delta, self.budget.period.delta)
+        delta = max(rule.max_delta, self.budget.life.delta)  # the life's is never below the period's
         if delta > largest:
             raise PolicyError(
                 "CSL-P205",
                 f"delta {delta:g} is above 1/({CUSTOMERS_PER_DELTA} x {declaration.size} declared customers) = "
                 f"{largest:.3g}.",
-                "Lower delta in the policy, for studies and period.",
+                "Lower delta in the policy, for studies, period and life.",
             )
         if declaration.size < self.smallest_cohort:
             raise PolicyError(

@@ -197,25 +197,25 @@ def _named_rows(axes: Axes, sites: Sequence[SiteResult]) -> None:
 
 
 def budgets(study: StudyResult) -> str:
-    """Draw each institution's budget, what it granted the study, and what its two accounts spent."""
+    """Draw each institution's budget, what it granted the study, and what its two accounts were charged."""
     sites = list(reversed(study.sites))
     bars = [site.budget for site in sites]
     rows = range(len(sites))
     with _figure(_WIDTH, 0.75 + _ROW * 1.15 * len(sites)) as figure:
         axes = figure.subplots()
         frame: dict[str, Any] = {"color": "white", "edgecolor": SOFT, "linewidth": 0.9, "label": "budget of the period"}
-        solid: dict[str, Any] = {"color": FEDERATED, "label": "spent: training"}
+        solid: dict[str, Any] = {"color": FEDERATED, "label": "charged: training"}
         hatched: dict[str, Any] = {
             "color": ALONE,
             "alpha": 0.75,
             "hatch": "////",
             "edgecolor": "white",
             "linewidth": 0,
-            "label": "spent: evaluation",
+            "label": "charged: evaluation",
         }
         axes.barh(rows, [bar.whole for bar in bars], height=0.72, **frame)
-        axes.barh([row + 0.17 for row in rows], [bar.training for bar in bars], height=0.3, **solid)
-        axes.barh([row - 0.17 for row in rows], [bar.holdout for bar in bars], height=0.3, **hatched)
+        axes.barh([row + 0.17 for row in rows], [bar.charged_training for bar in bars], height=0.3, **solid)
+        axes.barh([row - 0.17 for row in rows], [bar.charged_holdout for bar in bars], height=0.3, **hatched)
         tick: dict[str, Any] = {"marker": "|", "markersize": 15, "markeredgewidth": 1.6, "color": INK}
         _marks(axes, [bar.granted for bar in bars], "granted to this study", **tick)
         _named_rows(axes, sites)

@@ -22,6 +22,7 @@ from federation.contract import FeatureContract
 from federation.messages import read_tensors
 from federation.networks import Network, build, load_weights, tensor_shapes, weights_of
 from federation.study import MlpModel, StudyDraft
+from privacy.accounting import epsilon
 from privacy.keys import load_secret
 from privacy.ledger import LedgerReader
 from server.app import build_app
@@ -206,13 +207,16 @@ def _budget(home: Home, site: Site, rid: str) -> Budget:
         assert reservation is not None
         now = time.time_ns() // 1_000_000
         period = {item.account: item for item in ledger.spending(now) if item.budget != "life"}
-    spent = {account: item.epsilon_of(item.used) for account, item in period.items()}
+        spent = {account: epsilon(ledger.events(account), item.delta) for account, item in period.items()}
+    charged = {account: item.epsilon_of(item.used) for account, item in period.items()}
     return Budget(
         whole=period["training"].epsilon,
         granted=reservation.data.epsilon,
         delta=period["training"].delta,
         training=spent["training"],
         holdout=spent["holdout"],
+        charged_training=charged["training"],
+        charged_holdout=charged["holdout"],
         left=min(item.left_epsilon for item in period.values()),
     )
 

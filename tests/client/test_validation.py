@@ -87,9 +87,10 @@ def test_minus_one_means_missing_in_every_type(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_duplicate_customers(tmp_path: Path, kind: str) -> None:
     (tmp_path / "bank.db").unlink(missing_ok=True)
-    error = faults(tmp_path, [person(1, id=CANARY), person(2, id=CANARY), person(3)], kind=kind)
-    assert error.code == "CSL-C108"
-    assert "(1)" in error.cause
+    cohort, findings = learn(tmp_path, [person(1, id=CANARY), person(2, id=CANARY), person(3), person(4)], kind)
+    assert list(cohort.ids) == ["p3", "p4"]
+    assert ("CSL-C108", "dropped", 1) in [(item.code, item.severity, item.count) for item in findings.items]
+    assert CANARY not in " ".join(str(item) for item in findings.items)
 
 
 def test_an_empty_cohort(tmp_path: Path) -> None:

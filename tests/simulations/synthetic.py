@@ -28,7 +28,14 @@ def site_result(site: Site, number: int) -> SiteResult:
         tested=site.size // 4,
         consent=site.learns,
         budget=Budget(
-            1.25 * site.epsilon, site.epsilon, site.delta, 0.99 * site.epsilon, 0.98 * site.epsilon, 0.5 * site.epsilon
+            whole=1.25 * site.epsilon,
+            granted=site.epsilon,
+            delta=site.delta,
+            training=0.99 * site.epsilon,
+            holdout=0.98 * site.epsilon,
+            charged_training=1.02 * site.epsilon,
+            charged_holdout=1.01 * site.epsilon,
+            left=0.5 * site.epsilon,
         ),
         alone=federated - 0.03 + 0.011 * number,
         federated=federated,

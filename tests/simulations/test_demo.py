@@ -92,7 +92,9 @@ def test_both_studies_run_to_their_end(tmp_path: Path) -> None:
         for site, public in zip(study.sites, sites, strict=True):
             assert site.budget.granted == public.epsilon
             for spent in (site.budget.training, site.budget.holdout):
-                assert 0.5 * public.epsilon < spent <= site.budget.whole
+                assert 0.5 * public.epsilon < spent <= public.epsilon * (1 + 1e-9)
+            for charged in (site.budget.charged_training, site.budget.charged_holdout):
+                assert public.epsilon * 0.9 < charged <= site.budget.whole
             assert 0 < site.customers < ROWS
             assert site.tested > 0
             assert all(0.0 <= value <= 1.0 for value in (site.alone, site.federated, site.pooled))

@@ -212,10 +212,12 @@ def test_tables_show_what_was_run_and_who_gains(report) -> None:
 
 
 def test_regret_is_the_distance_to_the_best_of_the_grid(report) -> None:
-    item = report.Regret("easy", 0.70, ((0.5, 15, 0.69), (1.0, 30, 0.70), (2.0, 60, 0.71)))
-    assert item.best == (2.0, 60, 0.71)
-    assert item.worst == (0.5, 15, 0.69)
-    assert (
-        "| easy | 0.7000 | 0.7100 (step x 2, 60 rounds) | 0.0100 | 0.6900 (step x 0.5, 15 rounds) |"
-        in report.regret_table([item])
-    )
+    grid = tuple((step, rounds, 0.70) for step in (0.5, 1.0, 2.0) for rounds in (15, 30, 60))
+    inside = report.Regret("easy", 0.70, (*grid, (1.0, 30, 0.71), (0.5, 15, 0.69)))
+    assert inside.best == (1.0, 30, 0.71)
+    assert inside.worst == (0.5, 15, 0.69)
+    row = "| easy | 0.7000 | 0.7100 (step x 1, 30 rounds) | 0.0100 | 0.6900 (step x 0.5, 15 rounds) |"
+    assert row in report.regret_table([inside])
+    assert report.Regret("easy", 0.70, (*grid, (2.0, 30, 0.72))).text == "at least 0.0200"
+    assert report.Regret("easy", 0.71, (*grid, (1.0, 30, 0.70))).text.endswith("0.0000")
+    assert report.regret_table([]) == []
