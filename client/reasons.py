@@ -42,7 +42,8 @@ def amount(column: NumericColumn, value: float) -> str:
         return f"{number(value)} times {unit.removeprefix('multiples of ')}"
     if unit in PLAIN_UNITS or column.meaning.split()[0].casefold() == unit.casefold():
         return number(value)
-    return f"{number(value)} {unit}"
+    one = re.sub(r"^([a-z]+)s\b", r"\1", unit)
+    return f"{number(value)} {one if value == 1 else unit}"
 
 
 def _figure(column: NumericColumn, value: float) -> str:

@@ -194,10 +194,11 @@ class Vault:
         terms = self._policy.decide(offer.spec, self._charter, self.member, self._ledger.today())
         grant, charges = self._price(offer.spec, declaration, terms)
         reply = pack(self._identity, grant)
+        releases: dict[Account, int] = {"training": offer.spec.training.rounds, "holdout": 1}
+        # First the ledger: an offer that it refuses leaves no file, and after a crash the same offer finds its reservation again.
+        self._ledger.reserve(rid, study=offer.spec.draft.name, charges=charges, releases=releases, terms=terms)
         self._studies.keep(OpenStudy(spec=offer.spec, grant=grant))
         self._replies.keep(rid, 0, kept(request, reply))
-        releases: dict[Account, int] = {"training": offer.spec.training.rounds, "holdout": 1}
-        self._ledger.reserve(rid, study=offer.spec.draft.name, charges=charges, releases=releases, terms=terms)
         return reply
 
     def _check_spec(self, spec: StudySpec) -> Declaration:

@@ -196,8 +196,8 @@ class StudyResult:
         told.append(f"On average the federated AUC is {against} the reference that pools all records without privacy.")
         if -price > REMARKABLE:
             told.append(
-                "That is no merit of noise: fitted to the end, the reference follows past customers too closely, while these "
-                "held-out customers are later ones; the federation's few averaged steps follow the past less."
+                "That is no merit of noise: fitted to the end, the reference follows its training customers too closely where those "
+                "held out differ from them, as later ones do; the federation's few averaged steps follow them less."
             )
         return " ".join(part for part in told if part)
 

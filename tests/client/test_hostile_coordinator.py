@@ -244,8 +244,8 @@ def test_a_refused_offer_leaves_nothing_that_data_are_read_for(town, monkeypatch
     model = town.weights(spec, 0.1)
     assert refused(town, opened.answer("query.model", town.model(spec, model)))
     assert refused(town, opened.answer("query.receipts", town.receipts(spec, model)))
-    assert reasons(town)[-4:] == ["CSL-C524", "CSL-C524", "CSL-C511", "CSL-C511"]
-    assert not opened._rooms
+    assert reasons(town)[-4:] == ["CSL-C511"] * 4
+    assert not opened._rooms and not (town.homes["alder"].folder("studies") / f"{spec.digest()}.json").exists()
 
 
 def test_a_study_file_with_less_noise_than_was_reserved_releases_nothing(town):
@@ -263,6 +263,22 @@ def test_a_study_file_with_less_noise_than_was_reserved_releases_nothing(town):
     assert refused(town, opened.answer("train", town.train(spec, 1)))
     assert reasons(town) == ["CSL-P402", "CSL-C524"]
     assert not opened._rooms
+
+
+@pytest.mark.parametrize("step", ["_studies", "_replies"])
+def test_a_crash_between_reservation_and_grant_costs_one_study_once(town, monkeypatch, step):
+    spec, opened = town.spec(), town.vault()
+
+    def die(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(getattr(opened, step), "keep", die)
+    with pytest.raises(KeyboardInterrupt):
+        opened.answer("query.offer", town.offer(spec))
+    again = town.vault()
+    town.grant(again, spec)
+    unpack(again.answer("train", town.train(spec, 1)), TrainRelease, town.key("alder"))
+    assert [body["kind"] for body in entries(town)].count("reserve") == 1
 
 
 def test_a_closed_study_is_not_trained_on(town):

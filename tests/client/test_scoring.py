@@ -194,3 +194,13 @@ def test_typical_values() -> None:
 def test_strongest_is_by_size_and_at_most_three() -> None:
     assert strongest(np.array([[0.1, -0.9, 0.3, 0.0, 0.3]])).tolist() == [[1, 2, 4]]
     assert strongest(np.array([[0.1, -0.9]])).tolist() == [[1, 0]]
+
+
+def test_one_of_a_unit_is_singular():
+    from client.reasons import amount
+    from federation.contract import NumericColumn
+
+    column = NumericColumn(
+        kind="numeric", name="frequency", meaning="Visits", unit="days of purchase", low=0, high=9, knots=(0, 9)
+    )
+    assert (amount(column, 1.0), amount(column, 2.0)) == ("1 day of purchase", "2 days of purchase")
