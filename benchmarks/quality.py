@@ -2,7 +2,7 @@
 
 Prints for the demo's two studies, both modes and both linear models: the exact AUC of held-out customers, mean over
 institutions; for federated runs the median over seeds (least to greatest) and its share of the pooled reference. Then
-the targets, with exit code 1 when one is missed.
+the targets, with exit code 1 when one is missed; ± is one standard error over seeds, which says whether a verdict means much.
 
 References are scikit-learn's logistic regression with C = 1 on the same encoding, without privacy; "alone" takes for
 each institution the better of its two own models. Every institution trains with the epsilon of the column; delta is

@@ -45,6 +45,12 @@ class Cell:
         """Median over seeds of the mean over institutions."""
         return statistics.median(self.means)
 
+    @property
+    def error(self) -> float:
+        """Standard error of `median`, as if means were normal: sqrt(pi / 2) s / sqrt(n); NaN for one seed."""
+        count = len(self.aucs)
+        return math.sqrt(math.pi / 2.0 / count) * statistics.stdev(self.means) if count > 1 else math.nan
+
     def by_institution(self) -> list[float]:
         """Median over seeds for each institution."""
         return [statistics.median(column) for column in zip(*self.aucs, strict=True)]
@@ -124,12 +130,19 @@ def _judged(result: SetResult) -> Iterator[Verdict]:
             if cell is not None:
                 pooled = result.pooled(model)
                 share = cell.median / pooled
-                text = f"{result.name}, {model}, {mode}: {cell.median:.4f} is {share:.3f} x pooled {pooled:.4f}; at least {least}"
+                text = (
+                    f"{result.name}, {model}, {mode}: {cell.median:.4f} is {share:.3f} (±{cell.error / pooled:.3f}) x "
+                    f"pooled {pooled:.4f}; at least {least}"
+                )
                 yield Verdict(share >= least, text)
         additive, logistic = found["additive"], found["logistic"]
         if additive is not None and logistic is not None:
             difference = additive.median - logistic.median
-            text = f"{result.name}, {mode}: additive less logistic {difference:+.4f}; at least {LEAST_DIFFERENCE}"
+            error = math.hypot(additive.error, logistic.error)
+            text = (
+                f"{result.name}, {mode}: additive less logistic {difference:+.4f} (±{error:.4f}); "
+                f"at least {LEAST_DIFFERENCE}"
+            )
             yield Verdict(difference >= LEAST_DIFFERENCE, text)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from flwr.app import Context, Error, Message
 from flwr.clientapp import ClientApp
 
-from client.vault import Vault
+from client.vault import Vault, where
 from federation.errors import StorageError
 from federation.messages import REFUSED
 from privacy.keys import passphrase_from_file
@@ -60,8 +60,8 @@ def make_app(find_vault: Callable[[Context], Vault]) -> ClientApp:
     def handle(message: Message, context: Context) -> Message:
         try:
             reply = find_vault(context).answer(message.metadata.message_type, message.content)
-        except Exception:
-            logger.exception("no answer to %s", message.metadata.message_type)
+        except Exception as error:  # noqa: BLE001 - the process's boundary
+            logger.error("no answer to %.40r: %s", message.metadata.message_type, where(error))
             return Message(error=Error(code=CLIENT_APP_FAILED, reason=REFUSED), reply_to=message)
         return Message(reply, reply_to=message)
 

@@ -203,7 +203,7 @@ class Basket(Document):
 class TransactionMapping(Document):
     """A contract computed from a log of purchases, one row a purchase or a line of one.
 
-    `complete_until`: the log holds every purchase before this day; without it the last day in the log decides.
+    `complete_until`: the log holds every purchase before this day, so that a label that is not known yet is refused.
     `value: spend` puts the customer's spending, scaled to the horizon and in the basket's unit, at stake.
     """
 

@@ -14,9 +14,14 @@ from client.config import load_node
 from client.finish import Decision
 from client.home import Home
 from client.install import install
+from client.shapes import draw, png, shapes, svg
 from client.studies import OpenStudy, Studies
 from federation.document import load_yaml
-from federation.errors import DataError, StorageError
+from federation.errors import DataError, DocumentError, StorageError
+from federation.files import atomic_write
+from federation.messages import read_tensors
+from federation.networks import tensor_shapes
+from federation.study import MlpModel
 from privacy.keys import passphrase_from_file, read_public
 from privacy.ledger import LedgerReader
 from privacy.policy import Policy
@@ -150,6 +155,36 @@ def names(
     Console().print(table)
 
 
+@app.command("shapes")
+def shapes_command(
+    home: HomeArgument,
+    study: Annotated[str, typer.Option(help="The study's name; its newest adopted model is drawn.")],
+    out: Annotated[Path, typer.Option(help="The picture to write, .svg or .png.")],
+) -> None:
+    """Draw what the adopted model says of each feature: for additive and logistic models the picture is the model itself.
+
+    Only contract and weights are drawn, which every member holds; nothing about own customers is in the picture.
+    """
+    place = Home(home)
+    chosen = next((item for item in reversed(_open_studies(place)) if item.spec.draft.name == study), None)
+    decision = None if chosen is None else _decision(place, chosen)
+    if chosen is None or decision is None or not decision.adoption.adopted:
+        raise StorageError("CSL-C615", f"No model of a study {study} is in use here.", "See `consilience node status`.")
+    model = chosen.spec.draft.model
+    if isinstance(model, MlpModel) or out.suffix not in (".svg", ".png"):
+        raise DocumentError(
+            "CSL-C616",
+            "Only additive and logistic models are drawn, as .svg or .png.",
+            "Name a file that ends in .svg or .png.",
+        )
+    contract = place.contract(place.charter(), chosen.spec.draft.contract)
+    content = (place.folder("models") / f"{chosen.rid}.safetensors").read_bytes()
+    weights = read_tensors(content, tensor_shapes(model, contract))["linear.weight"][0]
+    figure = draw(shapes(model.kind, contract, weights), contract.label.meaning)
+    atomic_write(out, svg(figure) if out.suffix == ".svg" else png(figure))
+    typer.echo(f"Wrote {out}.")
+
+
 def _open_studies(home: Home) -> list[OpenStudy]:
     folder = home.folder("studies")
     studies = Studies(folder)
@@ -158,8 +193,7 @@ def _open_studies(home: Home) -> list[OpenStudy]:
 
 def _study_row(study: OpenStudy, ledger: LedgerReader, home: Home) -> dict[str, object]:
     reservation = ledger.reservation(study.rid)
-    path = home.folder("models") / f"{study.rid}.decision.json"
-    decision = Decision.model_validate_json(path.read_bytes()) if path.exists() else None
+    decision = _decision(home, study)
     return {
         "study": study.spec.draft.name,
         "rid": study.rid,
@@ -169,3 +203,8 @@ def _study_row(study: OpenStudy, ledger: LedgerReader, home: Home) -> dict[str, 
         "model": "none yet" if decision is None else ("in use" if decision.adoption.adopted else "not adopted"),
         "listed": None if decision is None else decision.listed,
     }
+
+
+def _decision(home: Home, study: OpenStudy) -> Decision | None:
+    path = home.folder("models") / f"{study.rid}.decision.json"
+    return Decision.model_validate_json(path.read_bytes()) if path.exists() else None

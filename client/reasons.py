@@ -27,7 +27,7 @@ def number(value: float) -> str:
     """Write a number as a person would: no exponent, about three significant digits, thousands apart."""
     size = abs(value)
     if size >= _HUNDRED or value == round(value):
-        return f"{value:,.0f}"
+        return f"{value + 0.0:,.0f}"  # minus zero is zero
     places = 1 if size >= 10 else 2 if size >= 0.1 else 3
     text = f"{value:.{places}f}".rstrip("0").rstrip(".")
     return "0" if text in ("-0", "") else text

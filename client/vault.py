@@ -9,6 +9,7 @@ any step neither loses a charge nor releases twice.
 import logging
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -152,8 +153,8 @@ class Vault:
                 reply = handlers[message_type](request)
             except ConsilienceError as error:
                 reply = self._refuse(error, message_type)
-            except Exception as error:  # the vault's boundary: a fault of ours must look like any other refusal
-                logger.exception("internal error")
+            except Exception as error:  # noqa: BLE001 - the boundary: a fault of ours must look like any other refusal
+                logger.error("internal error: %s", where(error))
                 unforeseen = ConsilienceError(
                     "CSL-C525", f"Internal error: {type(error).__name__}.", "Report it with the vault's log."
                 )
@@ -321,8 +322,8 @@ class Vault:
             )
         except ConsilienceError as error:
             logger.warning("study %s: no name list: %s", study.spec.draft.name, error)
-        except Exception:  # what happens here depends on customers: whatever it is, the answer must not differ
-            logger.exception("study %s: no name list", study.spec.draft.name)
+        except Exception as error:  # noqa: BLE001 - this depends on customers: whatever it is, the answer must not differ
+            logger.error("study %s: no name list: %s", study.spec.draft.name, where(error))
         self._ledger.close(study.rid, "the study ended")
         self._rooms.pop(study.rid, None)
         return pack(self._identity, Acknowledged(study=study.rid, member=self.member))
@@ -402,3 +403,8 @@ def _events(grant: Grant) -> dict[Account, tuple[PrivacyEvent, ...]]:
     )
     counts = DiscreteGaussianHistogram(sigma=grant.histogram_sigma, count=1)
     return {"training": (run,), "holdout": (counts,)}
+
+
+def where(error: BaseException) -> str:
+    """Return an unforeseen error's type and the lines that led to it; its text may quote a customer's value and is left out."""
+    return f"{type(error).__name__}\n{''.join(traceback.format_tb(error.__traceback__))}"

@@ -55,7 +55,7 @@ class Workroom:
             cohort, _ = load_cohort(node, contract, declaration, consent, "learn")
             learning, heldout = split(cohort, draft.holdout, holdout_key)
             training = encode(draft.model, contract, learning.columns)
-        except Exception as error:  # after the grant no fault may show, foreseen or not: nobody takes part instead
+        except Exception as error:  # noqa: BLE001 - after the grant no fault may show, foreseen or not: nobody takes part instead
             fault = str(error) if isinstance(error, ConsilienceError) else f"Internal error: {type(error).__name__}."
             learning = heldout = empty_cohort(contract)
             training = encode(draft.model, contract, learning.columns)

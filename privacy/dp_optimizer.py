@@ -6,9 +6,9 @@ hook. Replaced: per-customer gradients (never held, see `privacy.bookkeeping`) a
 *Floating point* (Mironov 2012, "On significance of the least significant bits for differential privacy"). Sum and noise are
 float64, and their sum is rounded to a grid that depends on clip and noise multiplier alone, so that the support of a release is the same
 for all neighbours. What remains: noise is the inverse normal distribution function of uniforms with 53 significant bits, so that
-within a grid cell not every float64 is reached (every cell is, to 12 standard deviations), which moves a cell's probability by some 2^-37 of
-itself in a pattern that follows the sum; and hidden layers run in float32 (see `privacy.bookkeeping`). Neither is covered by the proof;
-both are far below the noise. Exact integer noise (the discrete Gaussian) is what would close the first.
+within a grid cell not every float64 is reached (every cell is, to 12 standard deviations), which moves a cell's probability by some
+2^-37 of itself in a pattern that follows the sum; and hidden layers run in float32 (see `privacy.bookkeeping`). Neither is covered by the
+proof; both are far below the noise. Exact integer noise (the discrete Gaussian) is what would close the first.
 
 Clips outside [10^-6, 10^6] are refused: near the smallest floats neither clipping nor noise would be what is accounted.
 """

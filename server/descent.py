@@ -1,4 +1,4 @@
-"""Descent for linear models at the coordinator: two probes, a start, and steps in centred coordinates.
+"""Descent for linear models at the coordinator: two probes, a start, and steps along and across the average row.
 
 All of it is post-processing of protected sums.
 
@@ -10,11 +10,18 @@ their average the base rate r. Their clip is so wide that it does not bend them.
 (|m|^2 + 1), L = ln(r / (1 - r)). Plain descent from zero passes there first, after some oscillation. Customers
 unlike any seen before keep a chance near one half.
 
-*Steps.* In centred coordinates, g_w - m g_b, the intercept no longer drags on the features: what limits the step is
-the curvature of the covariance, not that of the mean (LeCun, Bottou, Orr, Mueller 1998, section 4.3). The step is
-the longest that the noise allows (`server.recipe`), or the longest that is stable, 1 / (CURVATURE r(1-r)); then
-heavy-ball momentum makes up for the difference (Polyak 1964). The intercept takes Newton steps that shrink, within
-the same limit on noise. The second half is averaged (Jain, Kakade, Kidambi, Netrapalli, Sidford 2018).
+*Steps.* Every gradient is split into its part along that same direction (m, 1) and the rest, which leaves the average
+customer's logit as it is. Along it the loss bends most: Newton steps that shrink, within a limit on noise. Across it
+the covariance of the rows limits the step, and their mean no longer does (LeCun, Bottou, Orr, Mueller 1998, section
+4.3): the step is the longest that the noise allows (`server.recipe`), or the longest that is stable, 1 / (CURVATURE
+r(1-r)); then heavy-ball momentum makes up for the difference (Polyak 1964). The second half is averaged (Jain,
+Kakade, Kidambi, Netrapalli, Sidford 2018).
+
+*Why a projection, and not centred features.* Both free the weights from the intercept. But the gradient with respect
+to centred features, g_w - m g_b, carries the intercept's noise along m: there it is sqrt(|m|^2 + 1) times that of any
+other direction, 1.7 to 3.3 times on six data sets; and along m customers of a later period may spread more than those
+of the training period (1.4 to 1.6 times on bank-full). A projection makes noise nowhere larger, and what is known
+along m, the start, stays: single runs at epsilon 1 spread a quarter to a half less there.
 """
 
 import math
@@ -56,6 +63,16 @@ class Moments:
         """rate (1 - rate): the curvature of the logistic loss in the logit."""
         return self.rate * (1.0 - self.rate)
 
+    @property
+    def lift(self) -> Vector:
+        """Weights of the least change (w, b) = (m, 1) / (|m|^2 + 1) that raises the average customer's logit by 1."""
+        return self.mean / self.power
+
+    @property
+    def power(self) -> float:
+        """|m|^2 + 1: the squared length of the average row with its intercept."""
+        return float(self.mean @ self.mean) + 1.0
+
 
 @dataclass(frozen=True)
 class Descent:
@@ -70,7 +87,7 @@ class Descent:
     weights, velocity:
         float64 [d].
     intercept:
-        Logit of the average customer: the bias in centred coordinates.
+        Logit of the average customer; the bias is `intercept` - m . `weights`.
     total:
         Sum of (weights, bias) over the averaged rounds, float64 [d + 1].
     averaged:
@@ -143,17 +160,22 @@ class Descent:
 
     def _at_start(self, tuning: RunTuning) -> "Descent":
         moments = self.moments(tuning)
-        weights = moments.logit / (float(moments.mean @ moments.mean) + 1.0) * moments.mean
-        return replace(self, weights=weights, intercept=moments.logit)
+        return replace(self, weights=moments.logit * moments.lift, intercept=moments.logit)
 
     def _stepped(self, gradient: Vector, plan: TrainingPlan, tuning: RunTuning) -> "Descent":
         moments = self.moments(tuning)
         step, momentum = step_size(plan, tuning, moments)
-        velocity = momentum * self.velocity + gradient[:-1] - moments.mean * gradient[-1]
+        along = (float(moments.mean @ gradient[:-1]) + float(gradient[-1])) / moments.power
+        velocity = momentum * self.velocity + gradient[:-1] - along * moments.mean
         newton = min(1.0, 2.0 / (self.round - PROBES + 2.0)) / moments.curvature
-        intercept = self.intercept - min(newton, _allowed(_NOISE_IN_INTERCEPT, plan, tuning)) * float(gradient[-1])
+        # The noise of `along` is that of one coordinate, over the length of (m, 1).
+        lowered = min(newton, _allowed(_NOISE_IN_INTERCEPT, plan, tuning) * math.sqrt(moments.power)) * along
         moved = replace(
-            self, round=self.round + 1, weights=self.weights - step * velocity, velocity=velocity, intercept=intercept
+            self,
+            round=self.round + 1,
+            weights=self.weights - step * velocity - lowered * moments.lift,
+            velocity=velocity,
+            intercept=self.intercept - lowered,
         )
         if moved.round < tuning.average_from:
             return moved

@@ -28,7 +28,7 @@ Mode = Literal["fedsgd", "fedavg"]
 Family = Literal["linear", "mlp"]
 
 PROBES = 2
-NOISE_IN_WEIGHTS = 0.15
+NOISE_IN_WEIGHTS = 0.2
 MOMENTUM = 0.9
 
 # At the same budget .1 to .5 give the same noise: below, more depends on who is drawn; above, rounds only take longer.

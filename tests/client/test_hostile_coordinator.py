@@ -20,7 +20,7 @@ from client.vault import Vault
 from client.workroom import Workroom
 from federation.document import load_yaml
 from federation.errors import IntegrityError
-from federation.messages import Acknowledged, Grant, Identity, Refusal, TrainRelease, dump_tensors, unpack
+from federation.messages import Acknowledged, Grant, Identity, Refusal, TrainRelease, unpack
 from federation.networks import Inputs, LinearNetwork, MlpNetwork, Network
 from federation.study import MlpModel, PositionHoldout, Training
 from privacy.policy import Policy
@@ -104,7 +104,7 @@ def test_a_hold_out_by_position_without_a_position_is_noise_whatever_the_table_h
 
 
 @pytest.mark.parametrize("error", [ValueError("boom"), MemoryError(), KeyError(CANARY)])
-def test_whatever_happens_to_the_name_list_the_answer_is_the_same(town, monkeypatch, error):
+def test_whatever_happens_to_the_name_list_the_answer_is_the_same(town, monkeypatch, caplog, error):
     opened = town.vault()
     spec = town.spec()
     town.grant(opened, spec)
@@ -114,8 +114,9 @@ def test_whatever_happens_to_the_name_list_the_answer_is_the_same(town, monkeypa
     def fail(*args, **kwargs):
         raise error
 
-    monkeypatch.setattr(finish, "calibrate", fail)
+    monkeypatch.setattr(finish, "check_model", fail)
     unpack(opened.answer("query.receipts", town.receipts(spec, model)), Acknowledged, town.key("alder"))
+    assert type(error).__name__ in caplog.text and CANARY not in caplog.text
 
 
 def test_an_internal_error_looks_like_any_refusal(town, monkeypatch):
@@ -174,7 +175,9 @@ def test_the_released_histogram_counts_each_held_out_customer_in_one_cell(town, 
     weights = load(town.weights(town.spec(), 0.3))
     edges = tuple(np.linspace(-2, 2, 11).tolist())
     alone = [
-        Workroom(room.contract, room.network, room.training, room.training_labels, room.heldout.take(np.array([i])), None)
+        Workroom(
+            room.contract, room.network, room.training, room.training_labels, room.heldout.take(np.array([i])), None
+        )
         for i in range(len(room.heldout))
     ]
     parts = [one.histogram(study, weights, edges, None)["counts"] for one in alone]
@@ -238,7 +241,9 @@ def test_a_refused_offer_leaves_nothing_that_data_are_read_for(town, monkeypatch
     nonces = [f"{number:032x}" for number in range(8)]
     specs = [town.spec().model_copy(update={"nonce": nonce}) for nonce in nonces]
     replies = [opened.answer("query.offer", town.offer(spec)) for spec in specs]
-    spec = next(s for s, reply in zip(specs, replies, strict=True) if b"refusal" in bytes(reply["consilience"]["header"]))
+    spec = next(
+        s for s, reply in zip(specs, replies, strict=True) if b"refusal" in bytes(reply["consilience"]["header"])
+    )
     assert refused(town, opened.answer("train", town.train(spec, 1)))
     assert refused(town, opened.answer("evaluate", town.evaluate(spec)))
     model = town.weights(spec, 0.1)

@@ -70,3 +70,13 @@ def test_status_and_names(town, capsys):
 def test_names_before_there_is_a_list(town, capsys):
     assert run(["node", "names", str(town.homes["birch"].root)]) == ExitCode.STORAGE
     assert "CSL-C613" in capsys.readouterr().err
+
+
+def test_shapes_of_the_adopted_model(town, tmp_path, capsys):
+    home = str(town.homes["alder"].root)
+    for name, start in (("a.svg", b"<svg"), ("a.png", b"\x89PNG")):
+        assert run(["node", "shapes", home, "--study", "propensity", "--out", str(tmp_path / name)]) == 0
+        assert (tmp_path / name).read_bytes().startswith(start)
+    assert run(["node", "shapes", home, "--study", "propensity", "--out", str(tmp_path / "a.doc")]) == ExitCode.DOCUMENT
+    assert run(["node", "shapes", home, "--study", "other", "--out", str(tmp_path / "a.svg")]) == ExitCode.STORAGE
+    assert "CSL-C615" in capsys.readouterr().err

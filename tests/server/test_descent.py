@@ -138,6 +138,54 @@ def test_steps_leave_the_noise_that_the_rule_says_or_are_stable(sigma: float, ra
         assert reach == pytest.approx(NOISE_IN_WEIGHTS, rel=1e-6)
 
 
+def begun(mean: Vector, rate: float, plan: TrainingPlan, tuning: RunTuning) -> Descent:
+    """After probes without noise that measured this mean and rate."""
+    state = Descent.start(len(mean))
+    for chance in (0.25, 0.75):
+        state = state.after({WEIGHT: (chance * mean)[None, :], BIAS: np.array([chance - rate])}, plan, tuning)
+    return state
+
+
+MEANS = st.lists(st.floats(-1.0, 1.0), min_size=3, max_size=3).map(np.array)
+
+
+@given(MEANS, st.floats(0.05, 0.95), st.integers(0, 2**32 - 1))
+def test_a_step_across_leaves_the_average_customer_where_it_is(mean: Vector, rate: float, seed: int) -> None:
+    plan, tuning = settings_for(None, 0.0)
+    state = begun(mean, rate, plan, tuning)
+    gradient, along = np.random.default_rng(seed).normal(size=4), np.append(mean, 1.0)
+    gradient -= (gradient @ along) / (along @ along) * along
+    moved = state.after({WEIGHT: gradient[None, :-1], BIAS: gradient[-1:]}, plan, tuning)
+    step, _ = step_size(plan, tuning, state.moments(tuning))
+    assert moved.intercept == pytest.approx(state.intercept)
+    np.testing.assert_allclose(moved.weights, state.weights - step * gradient[:-1], atol=1e-6)
+
+
+@given(MEANS, st.floats(0.05, 0.95), st.floats(-1.0, 1.0))
+def test_a_step_along_moves_the_average_customer_by_the_shortest_way(mean: Vector, rate: float, size: float) -> None:
+    plan, tuning = settings_for(None, 0.0)
+    state = begun(mean, rate, plan, tuning)
+    moved = state.after({WEIGHT: size * mean[None, :], BIAS: np.array([size])}, plan, tuning)
+    change = moved.intercept - state.intercept
+    assert change == pytest.approx(-size / (rate * (1 - rate)), abs=1e-6)
+    np.testing.assert_allclose(moved.velocity, 0.0, atol=1e-9)
+    np.testing.assert_allclose(moved.weights - state.weights, change * mean / (mean @ mean + 1.0), atol=1e-6)
+
+
+@given(MEANS, st.floats(0.05, 0.95), st.floats(1.0, 100.0))
+def test_noise_is_nowhere_louder_than_the_rule_says(mean: Vector, rate: float, sigma: float) -> None:
+    plan, tuning = settings_for(1.0, sigma)
+    state = begun(mean, rate, plan, tuning)
+    step, _ = step_size(plan, tuning, state.moments(tuning))
+    still = state.after({WEIGHT: np.zeros((1, 3)), BIAS: np.zeros(1)}, plan, tuning)
+    ends = [state.after({WEIGHT: row[None, :-1], BIAS: row[-1:]}, plan, tuning) for row in np.eye(4)]
+    weights = np.array([end.weights - still.weights for end in ends])
+    intercept = np.array([end.intercept - still.intercept for end in ends])
+    across = weights - np.outer(intercept, state.moments(tuning).lift)
+    assert np.linalg.norm(across, 2) <= step * (1 + 1e-9)
+    assert np.linalg.norm(intercept) * tuning.noise * math.sqrt(plan.descent_rounds) <= 0.25 * (1 + 1e-9)
+
+
 def test_a_change_of_local_steps_stands_for_their_mean_gradient() -> None:
     plan, tuning = settings_for(1.0, 5.0, mode="fedavg")
     gradient = {WEIGHT: np.array([[1.0, -2.0]]), BIAS: np.array([0.5])}

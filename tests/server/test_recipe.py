@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from federation.basis import ROW_NORM
 from server.recipe import (
-    NOISE_IN_WEIGHTS,
     PROBES,
     Mode,
     TrainingPlan,
@@ -123,7 +122,7 @@ def test_an_mlp_gets_a_step_inside_its_limits(sizes: list[int], sigma: float, mo
     assert plan.probes == 0 and 0 < tuning.learning_rate <= 2.0 and tuning.momentum == 0.9
     if sigma and tuning.learning_rate < 2.0:
         left = tuning.learning_rate / (1 - tuning.momentum) * tuning.noise * math.sqrt(plan.rounds)
-        assert left == pytest.approx(NOISE_IN_WEIGHTS)
+        assert left == pytest.approx(0.15)
 
 
 @pytest.mark.parametrize(
