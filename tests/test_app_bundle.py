@@ -2,11 +2,15 @@
 
 import io
 import shutil
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
 from flwr.cli.build import build_fab_from_disk
+from flwr.clientapp import ClientApp
+from flwr.common.config import validate_config
+from flwr.serverapp import ServerApp
 
 ROOT = Path(__file__).parents[1]
 PLANTED = (
@@ -52,3 +56,16 @@ def test_nothing_planted_is_in_it(bundle):
 
 def test_both_apps_are_in_it(bundle):
     assert {"server/app.py", "client/app.py"} <= set(bundle.namelist())
+
+
+def test_flower_accepts_the_root_as_an_app():
+    config = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    valid, problems, warnings = validate_config(config, check_module=True, project_dir=ROOT)
+    assert valid and not problems, (problems, warnings)
+
+
+def test_both_components_load():
+    import client.app
+    import server.app
+
+    assert isinstance(client.app.app, ClientApp) and isinstance(server.app.app, ServerApp)
