@@ -70,7 +70,15 @@ def test_everybody_killed_in_the_middle_of_a_study_goes_on_and_pays_once(tmp_pat
 
 def test_the_demo_interrupted_from_the_keyboard_says_so_and_can_be_run_again(tmp_path):
     command = [str(Path(sys.executable).parent / "consilience"), "simulate", "demo", "--out", str(tmp_path / "demo")]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        # A shell that runs this in the background ignores the keyboard, and its children would inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,  # noqa: PLW1509
+    )
     assert process.stdout is not None
     for line in process.stdout:
         if "signed" in line:
