@@ -96,7 +96,8 @@ def check(
     training, held_out = _sizes(cohort, holdout, key)
     advice: tuple[str, ...] = ()
     if cohort is not None:
-        advice = _advice(declaration.size, len(cohort) if training is None else training, learn.findings)
+        expected = _expected(len(cohort), holdout) if training is None else training
+        advice = _advice(declaration.size, expected, learn.findings)
     return CheckReport(node.member, contract.name, declaration.size, learn, score, training, held_out, advice)
 
 
@@ -117,6 +118,11 @@ def _sizes(cohort: Cohort | None, holdout: Holdout | None, key: bytes | None) ->
         return None, None
     training, held = split(cohort, holdout, key or b"")
     return len(training), len(held)
+
+
+def _expected(customers: int, holdout: Holdout | None) -> int:
+    """Return how many customers will train, about: who is held out by a hash is known only under the vault's sealed key."""
+    return round(customers * (1.0 - holdout.share)) if isinstance(holdout, HashHoldout) else customers
 
 
 def _advice(declared: int, true: int, findings: Findings) -> tuple[str, ...]:
@@ -181,8 +187,7 @@ def _columns(findings: Findings) -> Table:
 
 def _lines(title: str, reading: Reading) -> list[Text]:
     if reading.refusal is not None:
-        return [
-            Text(f"{title}: {reading.refusal['code']}  {reading.refusal['cause']} {reading.refusal['action']}", "red")
-        ]
+        text = f"{title}: {reading.refusal['code']}  {reading.refusal['cause']}\n{reading.refusal['action']}"
+        return [Text(text, "red")]
     shown = [f"  {item.severity}: {item}" for item in reading.findings.items if item.code != "CSL-C211"]
     return [Text("\n".join([f"{title}:", *shown]))] if shown else [Text(f"{title}: nothing to report.")]

@@ -40,6 +40,12 @@ class ListRules(Document):
     capacity: dict[Name, Capacity] = {}
 
 
+def list_rules(home: Home) -> ListRules:
+    """Read the home's `lists.yaml`; the defaults where there is none. Raises DocumentError as `federation.document.load_yaml`."""
+    file = home.root / "lists.yaml"
+    return load_yaml(file, ListRules) if file.exists() else ListRules()
+
+
 class Decision(Document):
     """What the institution decided about one delivered model; local only."""
 
@@ -162,9 +168,7 @@ class Finish:
         cohort, _ = load_cohort(self._node, self._contract, declaration, contact, "score")
         draft = self._study.spec.draft
         scores = score(draft.model, self._contract, network, calibration, cohort)
-        rules_file = self._home.root / "lists.yaml"
-        rules = load_yaml(rules_file, ListRules) if rules_file.exists() else ListRules()
-        capacity = rules.capacity.get(self._contract.name, DEFAULT_CAPACITY)
+        capacity = list_rules(self._home).capacity.get(self._contract.name, DEFAULT_CAPACITY)
         listed = choose(scores, capacity, consenting(self._node, contact), self._key)
         written = write_list(
             self._home.folder("lists"),

@@ -70,7 +70,7 @@ class Home:
         """
         try:
             content = self.charter_file.read_bytes()
-            pin = self.pin_file.read_text("ascii").strip()
+            pin = self.pin_file.read_text("ascii", "replace").strip()
         except OSError as error:
             raise StorageError(
                 "CSL-C501",

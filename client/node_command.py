@@ -10,10 +10,11 @@ from rich.console import Console
 from rich.table import Table
 
 from client.check import check
-from client.config import load_node
-from client.finish import Decision
+from client.config import NodeConfig, load_node
+from client.finish import Decision, ListRules, list_rules
 from client.home import Home
 from client.install import install
+from client.names import WorthWhile
 from client.shapes import draw, png, shapes, svg
 from client.studies import OpenStudy, Studies
 from federation.document import load_yaml
@@ -64,6 +65,7 @@ def check_command(
     place = Home(home)
     charter, node = place.charter(), load_node(place.node_file)
     policy = load_yaml(place.policy_file, Policy)
+    _check_list_rules(list_rules(place), node)
     reports = []
     for rule in policy.studies:
         if contract not in (None, rule.contract):
@@ -183,6 +185,24 @@ def shapes_command(
     figure = draw(shapes(model.kind, contract, weights), contract.label.meaning)
     atomic_write(out, svg(figure) if out.suffix == ".svg" else png(figure))
     typer.echo(f"Wrote {out}.")
+
+
+def _check_list_rules(rules: ListRules, node: NodeConfig) -> None:
+    """Find now what would keep a name list from being written when a study has ended."""
+    for contract, capacity in rules.capacity.items():
+        mapping = node.contracts.get(contract)
+        if mapping is None:
+            raise DataError(
+                "CSL-C618",
+                f"lists.yaml has a rule for {contract}, which node.yaml does not map.",
+                "Correct the contract's name in one of them.",
+            )
+        if isinstance(capacity, WorthWhile) and mapping.value is None:
+            raise DataError(
+                "CSL-C619",
+                f"lists.yaml weighs cost against benefit for {contract}, and node.yaml maps no money for it.",
+                "Map `value` in node.yaml, or ask for a number of customers instead.",
+            )
 
 
 def _open_studies(home: Home) -> list[OpenStudy]:

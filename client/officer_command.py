@@ -5,8 +5,9 @@ import re
 import sys
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich import box
@@ -51,6 +52,8 @@ def check_policy(
     """
     policy = load_yaml(file, Policy)
     lines = explain(policy, Home(home).charter() if home is not None else None)
+    if not policy.issued <= datetime.now(UTC).date() < policy.expires:
+        lines.append("Warning: by today's date the policy is not in force: every study would be refused.")
     if home is not None and Home(home).ledger_file.exists():
         with _ledger(Home(home)) as opened:
             state = opened.state()
@@ -131,7 +134,8 @@ def ledger(
         str | None, typer.Option(help="Only this study: its name, or the beginning of its digest.")
     ] = None,
     kind: Annotated[
-        str | None, typer.Option(help="Only one kind: genesis, policy, reserve, release, close or refuse.")
+        Literal["genesis", "policy", "reserve", "release", "close", "refuse"] | None,
+        typer.Option(help="Only one kind of entry."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -140,6 +144,9 @@ def ledger(
         chosen = [_entry_row(entry, name) for entry, name in _named(opened) if _fits(entry.body, name, study, kind)]
     if as_json:
         _print_json(chosen)
+        return
+    if not chosen:
+        typer.echo("No entry of the ledger is of this study and kind.")
         return
     table = Table(title="Ledger (times in UTC)", title_justify="left")
     for column in ("no.", "time", "kind", "study", "what"):

@@ -159,7 +159,8 @@ class Session:
             )
         line = re.search(r"(?:Line|line)[: ]+(\d+)", str(error))
         place = f", near line {line.group(1)}" if line else ""
-        names = ", ".join(Path(path).name for path in self._files) or "database"
+        named = [path for path in self._files if str(path) in str(error)] or self._files
+        names = ", ".join(Path(path).name for path in named) or "database"
         return DataError(
             "CSL-C114",
             f"A source ({names}) cannot be read to its end{place}.",
@@ -188,7 +189,7 @@ def _file_problem(path: Path) -> str | None:
     if _GLOB.search(str(path)):
         return "a path must name one file, without any of * ? [ ] { }"
     if not path.is_file():
-        return "no such file"
+        return "it is a folder, not a file" if path.is_dir() else "no such file"
     if not os.access(path, os.R_OK):
         return "no right to read it"
     return None

@@ -119,6 +119,6 @@ class Findings:
         count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
         raise DataError(
             codes.pop() if len(codes) == 1 else "CSL-C100",
-            f"The institution's data and its mapping have {count}:\n{listing}\n",
+            f"The institution's data and its mapping have {count}:\n{listing}",
             "Correct node.yaml or the source, and run `consilience node check` again.",
         )

@@ -2,15 +2,23 @@
 
 import json
 import os
+import signal
 import sys
+import threading
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import entry_points
+from pathlib import Path
+from types import FrameType
 
 import click
 import typer
 
-from federation.errors import ConsilienceError, ExitCode
+from federation.errors import ConsilienceError, ExitCode, StorageError
 
 GROUP = "consilience.commands"
+_INTERRUPTED = "Interrupted; nothing is half-written."
 _HELP = {
     "node": "For institutions: check tables and mapping, see a vault's state, read the name lists.",
     "officer": "For compliance officers: read and check the policy, see and verify what was spent.",
@@ -18,6 +26,26 @@ _HELP = {
     "simulate": "For researchers: run many institutions on this machine.",
     "data": "Public data sets for simulations: fetch them by pinned digest.",
 }
+
+
+@contextmanager
+def _interruptible_import() -> Iterator[None]:
+    """Leave at once on Ctrl-C: libraries that are imported by half turn the interrupt into faults of their own."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    os.write(2, f"\n{_INTERRUPTED}\n".encode())
+    os._exit(int(ExitCode.INTERRUPTED))
 
 
 class Dispatcher(click.Group):
@@ -31,7 +59,8 @@ class Dispatcher(click.Group):
         """Import and return an installed group, or None."""
         for entry in entry_points(group=GROUP):
             if entry.name == cmd_name:
-                command = typer.main.get_command(entry.load())
+                with _interruptible_import():
+                    command = typer.main.get_command(entry.load())
                 command.name = entry.name
                 return command
         return None
@@ -71,9 +100,30 @@ def run(arguments: list[str]) -> int:
         error.show()
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        click.echo("Interrupted; nothing is half-written.", err=True)
+        click.echo(_INTERRUPTED, err=True)
         return int(ExitCode.INTERRUPTED)
+    except Exception as error:  # noqa: BLE001 - the process's boundary
+        fault = _unforeseen(error)
+        _report(fault, as_json="--json" in arguments)
+        return int(fault.exit_code)
     return result if isinstance(result, int) else int(ExitCode.OK)
+
+
+def _unforeseen(error: Exception) -> ConsilienceError:
+    """Say what went wrong without the error's own text, which may quote a customer's value."""
+    if isinstance(error, OSError):
+        return StorageError(
+            "CSL-F302",
+            f"{error.filename or 'The output'} cannot be read or written: {error.strerror or type(error).__name__}.",
+            "Check the path, its rights and the free space, and try again.",
+        )
+    own = Path(__file__).parents[1]
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).is_relative_to(own)]
+    ours = [frame for frame in frames if "site-packages" not in frame.filename] or frames
+    where = f" in {Path(ours[-1].filename).relative_to(own)}, line {ours[-1].lineno}" if ours else ""
+    return ConsilienceError(
+        "CSL-F303", f"A fault of the program: {type(error).__name__}{where}.", "Report this line; it holds no data."
+    )
 
 
 def _report(error: ConsilienceError, as_json: bool) -> None:

@@ -16,6 +16,8 @@ _PLAIN_TAGS = {
     f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "map", "seq", "timestamp")
 }
 
+_WORDS = {"missing": "this key is missing", "extra_forbidden": "unknown key"}
+
 Path_ = tuple[int | str, ...]
 
 
@@ -61,7 +63,8 @@ D = TypeVar("D", bound=BaseModel)
 
 def _first_problem(error: ValidationError) -> str:
     first = error.errors(include_input=False, include_url=False)[0]
-    return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+    key = ".".join(str(part) for part in first["loc"])
+    return f"{key}: {first['msg']}" if key else first["msg"]
 
 
 def load_yaml(path: Path, model: type[D]) -> D:
@@ -102,20 +105,32 @@ def parse_yaml(content: bytes, model: type[D], source: str) -> D:
         try:
             return model.model_validate_json(json.dumps(tree))
         except ValidationError as error:
-            problems = [_problem(item["loc"], item["msg"], lines) for item in error.errors(include_url=False)]
+            problems = _problems(error, lines)
     listing = "\n".join(f"  {problem}" for problem in problems)
     count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-    raise DocumentError("CSL-F105", f"{source} has {count}:\n{listing}\n", "Correct every line named, and try again.")
+    raise DocumentError("CSL-F105", f"{source} has {count}:\n{listing}", "Correct every line named, and try again.")
 
 
-def _problem(loc: Path_, message: str, lines: dict[Path_, int]) -> str:
-    """Name the deepest key that stands in the file: pydantic's location may go past it (union tags, missing keys)."""
+def _problems(error: ValidationError, lines: dict[Path_, int]) -> list[str]:
+    """Say each problem once: a list that counts as too short only because its items are wrong is none of its own."""
+    found = error.errors(include_url=False, include_input=False)
+    places = [item["loc"] for item in found]
+    return [
+        _problem(item["loc"], item["type"], item["msg"], lines)
+        for item in found
+        if item["type"] != "too_short" or not any(place[:-1][: len(item["loc"])] == item["loc"] for place in places)
+    ]
+
+
+def _problem(loc: Path_, kind: str, message: str, lines: dict[Path_, int]) -> str:
+    """Name the deepest key that stands in the file (pydantic's location may hold union tags), and the key that is missing."""
     path: Path_ = ()
     for part in loc:
         if (*path, part) in lines:
             path = (*path, part)
-    key = ".".join(str(part) for part in loc) or "(whole document)"
-    return f"line {lines.get(path, 1)}: {key}: {message}"
+    shown = (*path, loc[-1]) if kind == "missing" else path
+    key = ".".join(str(part) for part in shown) or "(whole document)"
+    return f"line {lines.get(path, 1)}: {key}: {_WORDS.get(kind, message.removeprefix('Value error, '))}"
 
 
 def _plain(node: yaml.Node, path: Path_, lines: dict[Path_, int], problems: list[str], seen: set[int]) -> Any:  # noqa: ANN401 - any JSON value

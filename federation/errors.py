@@ -35,7 +35,8 @@ class ConsilienceError(Exception):
     exit_code = ExitCode.INTERNAL
 
     def __init__(self, code: str, cause: str, action: str) -> None:
-        super().__init__(f"{code}  {cause} {action}")
+        separator = "\n" if "\n" in cause else " "
+        super().__init__(f"{code}  {cause}{separator}{action}")
         self.code = code
         self.cause = cause
         self.action = action

@@ -7,9 +7,9 @@ So norms need a_i and g_i alone, and the clipped sum over customers is one matri
 *Numerical care.* Layers run in float32. C is lowered by a margin above the rounding error of a float32 norm, so that nobody's
 contribution passes C, and a gradient so long that C would scale it below float32's normal numbers contributes zero. What remains is
 that one customer's presence moves the rounding of the others' float32 sums. These are made over blocks of 1,024 customers and added up in
-float64, so that the effect grows with the root of the batch: some 2 * 10^-3 C for 50,000 customers whose gradients all point the same way
-(a test holds this; one float32 sum moved by 0.1 C). It is far below the noise, but not covered by the proof. `privacy.logistic`, which
-the one-layer models use, sums in float64, where this effect is below 10^-9 C.
+float64, so that the effect grows with the root of the batch: at most some 4 * 10^-3 C for 50,000 customers whose gradients all point
+the same way, less with more threads (a test holds this; one float32 sum moved by 0.1 C). It is far below the noise, but not covered by
+the proof. `privacy.logistic`, which the one-layer models use, sums in float64, where this effect is below 10^-9 C.
 """
 
 from collections.abc import Callable

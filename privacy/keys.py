@@ -289,6 +289,8 @@ def _closed(path: Path) -> None:
         raise StorageError(
             "CSL-P502", f"{path} cannot be read: {error.strerror}.", "Check the path and its rights."
         ) from error
+    if stat.S_ISDIR(mode):
+        raise StorageError("CSL-P502", f"{path} cannot be read: it is a folder.", "Name the file itself.")
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise StorageError(
             "CSL-P505",

@@ -27,7 +27,9 @@ models = typer.Typer(
 app.add_typer(study, name="study")
 app.add_typer(models, name="models")
 
-HomeOption = Annotated[Path, typer.Option("--home", help="The coordinator's home folder.")]
+HomeOption = Annotated[
+    Path, typer.Option("--home", help="The coordinator's home folder.", exists=True, file_okay=False)
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 
 

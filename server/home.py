@@ -39,7 +39,7 @@ class CoordinatorHome:
         """
         try:
             content = (self.root / "charter.json").read_bytes()
-            pin = (self.root / "charter.digest").read_text("ascii").strip()
+            pin = (self.root / "charter.digest").read_text("ascii", "replace").strip()
         except OSError as error:
             raise StorageError(
                 "CSL-S103",

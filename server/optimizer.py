@@ -62,6 +62,10 @@ class ServerState:
         for name, value in tensors.items():
             part, _, tensor = name.partition("/")
             parts[part][tensor] = value
+        names = parts["weights"].keys()
+        for part, values in parts.items():
+            if not names or values.keys() != names:
+                raise KeyError(part)
         return cls(**parts, averaged=averaged)
 
 

@@ -71,7 +71,7 @@ def check_draft(draft: StudyDraft, charter: Charter, contract: FeatureContract) 
         listing = "\n".join(f"  {problem}" for problem in problems)
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         raise DocumentError(
-            "CSL-S101", f"The study {draft.name} has {count}:\n{listing}\n", "Correct the draft or the charter."
+            "CSL-S101", f"The study {draft.name} has {count}:\n{listing}", "Correct the draft or the charter."
         )
 
 

@@ -80,12 +80,16 @@ class Store:
             descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # 0600
             os.close(descriptor)
             store = cls(Path(name), _connect(Path(name), "rw"))
-            store._execute("PRAGMA journal_mode = DELETE")
-            with store.transaction():
-                store._execute(f"PRAGMA application_id = {APPLICATION_ID}")
-                store._execute(f"PRAGMA user_version = {FORMAT}")
-                for statement in SCHEMA:
-                    store._execute(statement)
+            try:
+                store._execute("PRAGMA journal_mode = DELETE")
+                with store.transaction():
+                    store._execute(f"PRAGMA application_id = {APPLICATION_ID}")
+                    store._execute(f"PRAGMA user_version = {FORMAT}")
+                    for statement in SCHEMA:
+                        store._execute(statement)
+            except (ConsilienceError, sqlite3.Error):
+                store.discard()
+                raise
         return store
 
     def publish(self, path: Path) -> None:
@@ -127,6 +131,8 @@ class Store:
         """
         with translated(path):
             mode = path.stat().st_mode
+            if stat.S_ISDIR(mode):
+                raise IntegrityError("CSL-P601", f"{path} is no ledger.", "Check the path, or restore the ledger.")
             if mode & (stat.S_IRWXG | stat.S_IRWXO):
                 raise StorageError(
                     "CSL-P505", f"{path} can be opened by others than its owner.", f"Run chmod 600 {path}."

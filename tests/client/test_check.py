@@ -110,7 +110,9 @@ def test_a_shop(tmp_path: Path, kind: str) -> None:
     assert report.learn.positive == pytest.approx(19 / 20)
     assert report.learn.findings.columns["gap_mean"].missing == 1.0
     assert "left out: no consent" in shown(report)
-    assert check(node, rfm("recency"), DECLARED, "study", "contact", holdout).training is None
+    without_key = check(node, rfm("recency"), DECLARED.model_copy(update={"size": 10}), "study", "contact", holdout)
+    assert without_key.training is None
+    assert without_key.advice == (), "half of the 20 are held out, so that the declared 10 fit"
 
 
 def test_a_label_with_one_outcome_only(tmp_path: Path) -> None:

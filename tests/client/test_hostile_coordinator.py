@@ -15,14 +15,29 @@ from torch import nn
 
 from client import finish, vault, workroom
 from client.rowwise import rowwise_logits
-from client.studies import Studies
+from client.studies import OpenStudy, Studies
 from client.vault import Vault
 from client.workroom import Workroom
 from federation.document import load_yaml
+from federation.encoding import sha256_hex
 from federation.errors import IntegrityError
-from federation.messages import Acknowledged, Grant, Identity, Refusal, TrainRelease, unpack
+from federation.messages import (
+    Acknowledged,
+    Grant,
+    Identity,
+    ModelReceipt,
+    Receipts,
+    Refusal,
+    SignedReceipt,
+    TrainRelease,
+    dump_tensors,
+    pack,
+    unpack,
+)
 from federation.networks import Inputs, LinearNetwork, MlpNetwork, Network
-from federation.study import MlpModel, PositionHoldout, Training
+from federation.signing import sign
+from federation.study import LogisticModel, MlpModel, PositionHoldout, Training
+from privacy.keys import load_identity
 from privacy.policy import Policy
 from tests.client import vault_home
 from tests.client.vault_home import CANARY, Town
@@ -185,6 +200,30 @@ def test_the_released_histogram_counts_each_held_out_customer_in_one_cell(town, 
     assert np.array_equal(room.histogram(study, weights, edges, None)["counts"], np.sum(parts, axis=0))
 
 
+def test_the_released_histogram_has_the_noise_that_was_paid_for_and_its_rows_by_label(town, monkeypatch):
+    scales, noise = [], [np.arange(24)]
+
+    class Known:
+        def __init__(self, sigma: float) -> None:
+            scales.append(sigma)
+
+        def sample(self, n: int, source: object) -> np.ndarray:
+            return noise[0]
+
+    spec = town.spec()
+    room = room_of(town, spec)
+    monkeypatch.setattr(workroom, "DiscreteGaussian", Known)
+    study = Studies(town.homes["alder"].folder("studies")).find(spec.digest())
+    weights = load(town.weights(spec)) | {"linear.bias": np.array([0.5], np.float32)}  # everybody's score is 0.5
+    edges = tuple((np.arange(11) / 4.0).tolist())  # an edge at 0.5 is the lowest score of the bin above it
+    counts = room.histogram(study, weights, edges, None)["counts"] - noise[0].reshape(2, 12)
+    yes = int(room.heldout.label.sum())
+    assert counts[:, 3].tolist() == [len(room.heldout) - yes, yes] and counts.sum() == len(room.heldout)
+    assert yes != len(room.heldout) - yes and scales == [study.grant.histogram_sigma]
+    noise[0] = np.where(np.arange(24) % 2, 1 << 61, -(1 << 61))
+    assert set(room.histogram(study, weights, edges, None)["counts"].ravel()) == {1 << 40, -(1 << 40)}
+
+
 # Numbers that the coordinator chooses.
 
 
@@ -270,6 +309,52 @@ def test_a_study_file_with_less_noise_than_was_reserved_releases_nothing(town):
     assert not opened._rooms
 
 
+def test_a_study_file_with_another_spec_than_was_reserved_releases_nothing(town):
+    spec, opened = town.spec(), town.vault()
+    town.grant(opened, spec)
+    studies = Studies(town.homes["alder"].folder("studies"))
+    on_disk = studies.find(spec.digest())
+    studies.keep(on_disk.model_copy(update={"spec": town.spec(title="Another study")}))
+    assert refused(town, opened.answer("train", town.train(spec, 1)))
+    assert reasons(town) == ["CSL-C524"] and not opened._rooms
+
+
+def test_a_study_file_without_a_reservation_is_no_study(town):
+    spec, opened = town.spec(), town.vault()
+    grant = town.grant(opened, spec)
+    other = spec.model_copy(update={"nonce": "1" * 32})
+    studies = Studies(town.homes["alder"].folder("studies"))
+    studies.keep(OpenStudy(spec=other, grant=grant.model_copy(update={"study": other.digest()})))
+    model = town.weights(other, 0.1)
+    assert refused(town, opened.answer("train", town.train(other, 1)))
+    assert refused(town, opened.answer("query.model", town.model(other, model)))
+    assert refused(town, opened.answer("query.receipts", town.receipts(other, model)))
+    assert reasons(town) == ["CSL-C524", "CSL-C511", "CSL-C511"] and not opened._rooms
+
+
+@pytest.mark.parametrize("mode", ["fedsgd", "fedavg"])
+def test_a_round_is_computed_with_the_numbers_that_were_paid_for(town, monkeypatch, mode):
+    """Noise, rate, steps and size are the grant's, whatever the request says and however many customers there are."""
+    calls = []
+    name = "gradient_sum" if mode == "fedsgd" else "local_steps"
+    compute = getattr(workroom, name)
+
+    def watched(*args, **kwargs):
+        calls.append(kwargs)
+        return compute(*args, **kwargs)
+
+    monkeypatch.setattr(workroom, name, watched)
+    opened = town.vault()
+    spec = town.spec(training=Training(mode=mode, rounds=2, steps=6 if mode == "fedavg" else 2, sampling_rate=0.3))
+    grant = town.grant(opened, spec)
+    unpack(opened.answer("train", town.train(spec, 1, clip=0.7, learning_rate=0.2)), TrainRelease, town.key("alder"))
+    (used,) = calls
+    assert (used["noise_multiplier"], used["sampling_rate"]) == (grant.noise_multiplier, 0.3)
+    assert used["clip"] == 0.7 and used["source"] is opened._source
+    if mode == "fedavg":
+        assert (used["steps"], used["declared_size"], used["learning_rate"]) == (3, 400, 0.2)
+
+
 @pytest.mark.parametrize("step", ["_studies", "_replies"])
 def test_a_crash_between_reservation_and_grant_costs_one_study_once(town, monkeypatch, step):
     spec, opened = town.spec(), town.vault()
@@ -302,6 +387,7 @@ def test_a_closed_study_is_not_trained_on(town):
     [
         ("expires: 2100-01-01", "expires: 2020-01-02", "CSL-P209"),
         ("max_epsilon: 2.0", "max_epsilon: 1.0", "CSL-C524"),
+        ("max_delta: 1.0e-5", "max_delta: 1.0e-6", "CSL-C524"),
         ("models: [additive, logistic, mlp]", "models: [mlp]", "CSL-P203"),
         ("marketing.propensity", "marketing.other", "CSL-P201"),
     ],
@@ -358,6 +444,73 @@ def test_a_vault_signs_for_one_model_of_a_study(town):
     assert refused(town, opened.answer("query.model", town.model(spec, second)))  # nor after it is in use
     kept = town.homes["alder"].folder("models") / f"{spec.digest()}.safetensors"
     assert kept.read_bytes() == first
+
+
+def receipts(town: Town, spec, payload: bytes, members, signers=None, **changes: str) -> RecordDict:
+    """Receipts of these members, signed by `signers` where those are others."""
+    items = []
+    for member, signer in zip(members, signers or members, strict=True):
+        fields = {"study": spec.digest(), "card": "c" * 64, "model": sha256_hex(payload)}
+        receipt = ModelReceipt(member=member, **(fields | (changes if member == members[-1] else {})))
+        key = load_identity(town.homes[signer].identity_key, allow_plain=True)
+        items.append(SignedReceipt(receipt=receipt, signature=sign(key, "csl1/receipt", receipt)))
+    return pack(town.coordinator, Receipts(study=spec.digest(), receipts=tuple(items)))
+
+
+@pytest.mark.parametrize(
+    ("members", "signers", "changes", "partners"),
+    [
+        (("alder", "birch"), None, {}, 3),
+        (("alder", "birch", "birch"), None, {}, 3),
+        (("birch", "cedar"), None, {}, 2),
+        (("alder", "birch", "cedar"), ("alder", "birch", "birch"), {}, 3),
+        (("alder", "birch", "cedar"), None, {"study": "d" * 64}, 3),
+        (("alder", "birch", "cedar"), None, {"card": "d" * 64}, 3),
+        (("alder", "birch", "cedar"), None, {"model": "d" * 64}, 3),
+        (("alder", "birch", "cedar"), None, {}, 3),
+    ],
+    ids=["too few", "one twice", "not this one", "forged", "another study", "another card", "another model", "good"],
+)
+def test_a_model_is_decided_on_only_when_enough_members_signed_for_it(town, members, signers, changes, partners):
+    opened = change_policy(town, **{"smallest_partners: 3": f"smallest_partners: {partners}"})
+    spec = town.spec()
+    town.grant(opened, spec)
+    model = town.weights(spec, 0.1)
+    opened.answer("query.model", town.model(spec, model))
+    reply = opened.answer("query.receipts", receipts(town, spec, model, members, signers, **changes))
+    unpack(reply, Acknowledged, town.key("alder"))
+    good = len(members) == 3 and len(set(members)) == 3 and signers is None and not changes
+    assert len(list(town.homes["alder"].folder("models").glob("*.decision.json"))) == good
+
+
+def test_a_kept_model_that_was_changed_is_not_decided_on(town, caplog):
+    opened = town.vault()
+    spec = town.spec()
+    town.grant(opened, spec)
+    model = town.weights(spec, 0.1)
+    opened.answer("query.model", town.model(spec, model))
+    (town.homes["alder"].folder("models") / f"{spec.digest()}.safetensors").write_bytes(town.weights(spec, 0.2))
+    opened.answer("query.receipts", town.receipts(spec, model))
+    assert "CSL-C523" in caplog.text
+    assert not list(town.homes["alder"].folder("models").glob("*.decision.json"))
+
+
+def test_a_model_clearly_worse_than_the_one_in_use_does_not_take_its_place(town):
+    opened, decisions = town.vault(), []
+    for nonce, blind in (("1" * 32, False), ("2" * 32, True)):
+        spec = town.spec(model=LogisticModel(kind="logistic"), epsilon=0.5).model_copy(update={"nonce": nonce})
+        town.grant(opened, spec)
+        weights = load(town.weights(spec, 1.0))
+        if blind:  # having a loan says nothing about who buys
+            weights["linear.weight"][0, np.arange(7) != 5] = 0.0
+        model = dump_tensors(weights)
+        opened.answer("query.model", town.model(spec, model))
+        opened.answer("query.receipts", town.receipts(spec, model))
+        path = town.homes["alder"].folder("models") / f"{spec.digest()}.decision.json"
+        decisions.append(json.loads(path.read_text())["adoption"])
+    first, second = decisions
+    assert first["adopted"] and not second["adopted"]
+    assert second["auc_current"] == first["auc"] > second["auc"]
 
 
 def test_delta_of_the_life_is_held_to_the_declared_size_as_well(town):

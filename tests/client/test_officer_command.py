@@ -205,3 +205,15 @@ def test_nothing_works_without_charter_or_ledger(home):
 def test_help_teaches(arguments):
     output = run(*arguments, "--help")
     assert "Usage" in output and len(output.splitlines()) > 5
+
+
+def test_a_kind_that_does_not_exist_is_a_usage_error_and_an_unknown_study_is_said_to_be_one(home):
+    assert "is not one of" in run("ledger", home.root, "--kind", "relase", code=ExitCode.USAGE)
+    assert "No entry" in run("ledger", home.root, "--study", "nothing")
+
+
+def test_a_policy_that_is_not_in_force_is_warned_of(home, tmp_path):
+    path = tmp_path / "policy.yaml"
+    path.write_text(POLICY.replace("expires: 2100-01-01", "expires: 2021-01-01"))
+    assert "not in force" in run("policy", "check", path)
+    assert "not in force" not in run("policy", "check", home.policy_file)

@@ -10,20 +10,27 @@ from flwr.app import ConfigRecord, RecordDict
 from safetensors.numpy import load
 
 from client.vault import Vault
+from federation.encoding import sha256_hex
 from federation.errors import IntegrityError, PolicyError, StorageError
 from federation.messages import (
     RECORD,
     Acknowledged,
     EvaluateRelease,
+    Grant,
     Identity,
     ModelReceipt,
+    Offer,
     Refusal,
     TrainRelease,
     dump_tensors,
+    pack,
     unpack,
 )
-from federation.study import LogisticModel, Training
+from federation.signing import sign
+from federation.study import CONTEXT, LogisticModel, Training
+from privacy.keys import load_identity, load_secret
 from privacy.ledger import Ledger, verify
+from privacy.randomness import SystemSource
 from simulations.seeded import SeededSource
 from tests.client import vault_home
 from tests.client.vault_home import CANARY, CONTRACT, Town
@@ -49,6 +56,13 @@ def reasons(town: Town, member: str = "alder") -> list[str]:
     with sqlite3.connect(town.homes[member].ledger_file) as connection:
         bodies = [json.loads(row[0]) for row in connection.execute("SELECT body FROM entry ORDER BY seq")]
     return [body["data"]["code"] for body in bodies if body["kind"] == "refuse"]
+
+
+def written(town: Town, kind: str) -> list[dict]:
+    """The data of the entries of one kind in the first member's ledger."""
+    with sqlite3.connect(town.homes["alder"].ledger_file) as connection:
+        rows = connection.execute("SELECT body FROM entry WHERE kind = ? ORDER BY seq", (kind,)).fetchall()
+    return [json.loads(row[0])["data"] for row in rows]
 
 
 def kinds(town: Town, member: str = "alder") -> list[str]:
@@ -128,6 +142,43 @@ def test_a_study_signed_by_a_stranger_is_refused_and_written_down(town, vault):
     assert "reserve" not in kinds(town)
 
 
+def test_a_spec_without_the_coordinators_own_signature_is_refused(town, vault):
+    spec = town.spec()
+    forged = Offer(spec=spec, spec_signature=sign(Ed25519PrivateKey.generate(), CONTEXT, spec))
+    assert refused(town, vault.answer("query.offer", pack(town.coordinator, forged)))
+    assert reasons(town) == ["CSL-F201"] and "reserve" not in kinds(town)
+
+
+def test_a_reservation_names_what_the_grant_spends_and_how_often(town, vault):
+    grant = town.grant(vault, town.spec())
+    (data,) = written(town, "reserve")
+    training, holdout = data["charges"]
+    assert [(item["account"], item["releases"]) for item in (training, holdout)] == [("training", 3), ("holdout", 1)]
+    (run,), (counts,) = training["events"], holdout["events"]
+    assert (run["noise_multiplier"], run["sampling_rate"], run["steps"]) == (grant.noise_multiplier, 0.5, 3)
+    assert (counts["sigma"], counts["count"]) == (grant.histogram_sigma, 1)
+
+
+def test_a_kept_grant_is_not_given_out_where_nothing_is_reserved(town, vault):
+    """The folder of replies is newer than the ledger, or somebody put a file there."""
+    first, second = town.spec(), town.spec().model_copy(update={"nonce": "1" * 32})
+    town.grant(vault, first)
+    folder = town.homes["alder"].folder("replies")
+    (folder / f"{second.digest()}-0.reply").write_bytes((folder / f"{first.digest()}-0.reply").read_bytes())
+    assert town.grant(vault, second).study == second.digest()
+    assert kinds(town).count("reserve") == 2
+
+
+def test_an_offer_repeated_after_the_policy_changed_gets_the_grant_that_stands(town, vault):
+    spec = town.spec()
+    first = raw(vault.answer("query.offer", town.offer(spec)))
+    path = town.homes["alder"].policy_file
+    path.write_text(
+        path.read_text().replace("version: 1", "version: 2").replace("max_epsilon: 2.0", "max_epsilon: 1.0")
+    )
+    assert raw(town.vault().answer("query.offer", town.offer(spec))) == first
+
+
 def test_every_refusal_looks_alike(town, vault):
     spec = town.spec()
     other = town.spec(purpose="cross.sell")
@@ -166,7 +217,16 @@ def test_another_charter_is_refused(town, vault):
     spec = town.spec().model_copy(update={"charter": "0" * 64})
     assert refused(town, vault.answer("query.offer", town.offer(spec)))
     assert refused(town, vault.answer("query.hello", town.hello("0" * 64)))
-    assert reasons(town) == ["CSL-C506", "CSL-C506"]
+    other = town.spec().model_copy(update={"federation": "another"})
+    assert refused(town, vault.answer("query.offer", town.offer(other)))
+    assert reasons(town) == ["CSL-C506"] * 3
+
+
+def test_a_contract_that_the_node_does_not_map_is_refused(town):
+    path = town.homes["alder"].node_file
+    path.write_text(path.read_text().replace("  shop:", "  rfm:"))
+    assert refused(town, town.vault().answer("query.offer", town.offer(town.spec())))
+    assert reasons(town) == ["CSL-C508"]
 
 
 @pytest.mark.parametrize("message_type", ["train.default", "query.hack", "query.offer.x", "system", "evaluate.default"])
@@ -205,8 +265,11 @@ def test_rounds_beyond_the_plan_and_unknown_studies_are_refused(town, vault):
     assert refused(town, vault.answer("train", town.train(spec, 1)))
     town.grant(vault, spec)
     assert refused(town, vault.answer("train", town.train(spec, 4)))
-    assert refused(town, vault.answer("evaluate", town.evaluate(spec, edges=(0.0, 0.0, 1.0))))
-    assert reasons(town) == ["CSL-C511", "CSL-C512", "CSL-C513"]
+    assert refused(town, vault.answer("evaluate", town.evaluate(spec, edges=(0.0, 0.5, 1.0))))
+    level = (0.0, *np.linspace(0.0, 2.0, spec.draft.evaluation.bins - 2).tolist())
+    assert refused(town, vault.answer("evaluate", town.evaluate(spec, edges=level)))
+    assert reasons(town) == ["CSL-C511", "CSL-C512", "CSL-C513", "CSL-C513"]
+    assert "release" not in kinds(town)
 
 
 def test_the_same_request_gets_the_same_bytes_and_spends_nothing(town, vault):
@@ -246,6 +309,25 @@ def test_a_crash_between_reply_and_entry_loses_neither(town, vault, monkeypatch)
     assert kinds(town).count("release") == 1
 
 
+@pytest.mark.parametrize(("number", "account"), [(1, "training"), (4, "holdout")])
+def test_a_repeated_request_finishes_the_entry_of_its_own_account(town, vault, monkeypatch, number, account):
+    spec, write = town.spec(), Ledger.release
+    town.grant(vault, spec)
+    kind, request = ("train", town.train(spec, 1)) if number == 1 else ("evaluate", town.evaluate(spec))
+
+    def die(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Ledger, "release", die)
+    with pytest.raises(KeyboardInterrupt):
+        vault.answer(kind, request)
+    monkeypatch.setattr(Ledger, "release", write)
+    payload = bytes(town.vault().answer(kind, request)[RECORD]["payload"])
+    (data,) = written(town, "release")
+    assert (data["number"], data["account"], data["sha256"]) == (number, account, sha256_hex(payload))
+    assert data["bytes"] == len(payload)
+
+
 def test_a_lost_reply_is_never_computed_again(town, vault):
     spec = town.spec()
     town.grant(vault, spec)
@@ -275,6 +357,15 @@ def test_a_fault_in_the_data_after_the_grant_is_noise_not_an_error(town, vault):
     unpack(vault.answer("evaluate", town.evaluate(spec)), EvaluateRelease, town.key("alder"))
     faults = list(town.homes["alder"].folder("studies").glob("*.fault.json"))
     assert len(faults) == 1 and "customers.csv" in faults[0].read_text()
+
+
+def test_a_delivered_model_of_another_shape_is_refused_and_not_kept(town, vault):
+    spec = town.spec()
+    town.grant(vault, spec)
+    wide = broken(spec, lambda w: {**w, "linear.bias": np.zeros(2, np.float32)})
+    assert refused(town, vault.answer("query.model", town.model(spec, wide)))
+    assert reasons(town) == ["CSL-F206"]
+    assert not list(town.homes["alder"].folder("models").iterdir())
 
 
 def test_members_given_different_models_adopt_none(town, vault):
@@ -316,6 +407,31 @@ def test_a_vault_does_not_open_without_all_its_documents(town):
     (root / "charter.digest").unlink()
     with pytest.raises(StorageError, match="CSL-C501"):
         town.vault()
+
+
+def test_a_vault_does_not_open_with_keys_that_are_not_its_own(town):
+    home, other = town.homes["alder"], town.homes["birch"]
+    own = home.holdout_key.read_bytes()
+    home.holdout_key.write_bytes(other.holdout_key.read_bytes())
+    with pytest.raises(IntegrityError, match="CSL-P606"):
+        town.vault()
+    home.holdout_key.write_bytes(own)
+    home.node_file.write_text(home.node_file.read_text().replace("member: alder", "member: birch"))
+    with pytest.raises(IntegrityError, match="CSL-C505"):
+        town.vault()
+
+
+def test_replies_and_refusals_wait_for_the_time_grid(town):
+    home, slept = town.homes["alder"], []
+    home.policy_file.write_text(
+        home.policy_file.read_text().replace("reply_grid_seconds: 0.0", "reply_grid_seconds: 60")
+    )
+    identity = load_identity(home.identity_key, allow_plain=True)
+    secret, ledger = load_secret(home.holdout_key, allow_plain=True), Ledger.open(home.ledger_file, identity)
+    opened = Vault(home, identity, secret, ledger, SystemSource(), sleep=slept.append)
+    unpack(opened.answer("query.offer", town.offer(town.spec())), Grant, town.key("alder"))
+    assert refused(town, opened.answer("train", RecordDict()))
+    assert len(slept) == 2 and all(30 < seconds <= 60 for seconds in slept)
 
 
 def test_another_contract_than_the_pinned_one_is_refused(town):

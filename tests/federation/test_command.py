@@ -56,6 +56,36 @@ def test_a_machine_gets_the_error_as_json(monkeypatch, capsys):
     }
 
 
+def test_what_nobody_foresaw_is_told_without_its_text(monkeypatch, capsys):
+    monkeypatch.setattr(command.dispatch, "main", failing(ValueError("customer 4711")))
+    assert run(["node", "check"]) == ExitCode.INTERNAL
+    shown = capsys.readouterr().err
+    assert shown.startswith("CSL-F303") and "ValueError" in shown
+    assert "4711" not in shown and "Traceback" not in shown
+
+
+def test_a_path_that_cannot_be_used_is_a_storage_error(monkeypatch, capsys):
+    monkeypatch.setattr(command.dispatch, "main", failing(NotADirectoryError(20, "Not a directory", "out/x")))
+    assert run(["simulate", "demo"]) == ExitCode.STORAGE
+    assert capsys.readouterr().err.startswith("CSL-F302  out/x cannot be read or written: Not a directory.")
+
+
+def test_ctrl_c_while_libraries_are_imported_leaves_at_once():
+    code = """
+import os, signal, sys
+from federation import command
+class Entry:
+    name = "node"
+    def load(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        raise RecursionError("half-imported")
+command.entry_points = lambda group: [Entry()]
+sys.exit(command.run(["node"]))
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == ExitCode.INTERRUPTED and "Interrupted" in result.stderr
+
+
 def test_ctrl_c_has_its_own_exit_code(monkeypatch, capsys):
     monkeypatch.setattr(command.dispatch, "main", failing(KeyboardInterrupt()))
     assert run(["simulate", "demo"]) == ExitCode.INTERRUPTED

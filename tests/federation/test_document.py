@@ -1,6 +1,9 @@
+from typing import Annotated
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import Field
 
 from federation.document import Document, load_yaml, parse_yaml
 from federation.errors import DocumentError
@@ -33,7 +36,23 @@ def test_every_problem_is_named_with_line_and_key():
 
 
 def test_a_missing_key_is_named():
-    assert "size: Field required" in problems("name: x\n")
+    assert problems("name: x\n").splitlines()[1] == "  line 1: size: this key is missing"
+
+
+def test_a_key_that_nobody_knows_is_named_in_words():
+    assert "line 3: colour: unknown key" in problems("name: x\nsize: 1\ncolour: red\n")
+
+
+class Shelf(Document):
+    samples: Annotated[tuple[Sample, ...], Field(min_length=1)]
+
+
+def test_a_list_whose_only_item_is_wrong_is_one_problem():
+    with pytest.raises(DocumentError) as caught:
+        parse_yaml(b"samples:\n- name: x\n  size: many\n", Shelf, "shelf.yaml")
+    assert "has 1 problem:\n  line 3: samples.0.size: " in caught.value.cause
+    with pytest.raises(DocumentError, match="at least 1"):
+        parse_yaml(b"samples: []\n", Shelf, "shelf.yaml")
 
 
 @pytest.mark.parametrize(

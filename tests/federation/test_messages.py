@@ -73,6 +73,13 @@ def test_malformed_records_are_refused(records):
         unpack(records, Hello, PUBLIC)
 
 
+def test_a_payload_beyond_its_size_is_refused(monkeypatch):
+    monkeypatch.setattr("federation.messages.MAX_PAYLOAD_BYTES", 3)
+    assert unpack(pack(KEY, release(b"abc"), b"abc"), TrainRelease, PUBLIC)[1] == b"abc"
+    with pytest.raises(IntegrityError, match="CSL-F208"):
+        unpack(pack(KEY, release(b"abcd"), b"abcd"), TrainRelease, PUBLIC)
+
+
 def test_a_signed_header_that_is_not_canonical_is_refused():
     from federation.signing import sign_bytes
 

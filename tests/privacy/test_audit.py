@@ -203,6 +203,12 @@ def test_two_sample_bound_of_equal_and_of_disjoint_samples():
     assert two_sample_lower_bound(ones, zeros, 0.5, DELTA) > 5.0
 
 
+def test_two_sample_bound_is_the_formula_at_a_delta_that_counts():
+    present, absent, delta = np.arange(1000) < 900, np.arange(1000) < 100, 0.05
+    expected = np.log((beta.ppf(0.025, 900, 101) - delta) / beta.ppf(0.975, 101, 900))
+    assert two_sample_lower_bound(present * 1.0, absent * 1.0, 0.5, delta) == pytest.approx(expected, rel=1e-12)
+
+
 def test_words_name_a_violation():
     assert AuditResult(1.0, DELTA, 0.95, 100, 95, 1.5).words == (
         "violation found: 95 of 100 guesses right, so epsilon is at least 1.50 (95% confidence, delta 1e-05); claimed 1"

@@ -132,6 +132,13 @@ def test_releases_lie_on_the_public_grid(clip, noise, seed):
     assert 2.0**-17 < grid / (clip * noise) <= 2.0**-16
 
 
+def test_a_release_stays_finite_whatever_was_summed():
+    keeper, optimizer = made(LinearNetwork(3), noise=1.0, clip=1.0)
+    keeper.supply(torch.tensor([1e300, -1e300, 0.0, 1e30], dtype=torch.float64))
+    optimizer.pre_step()
+    assert optimizer.released[[0, 1, 3]].tolist() == [2.0**24, -(2.0**24), 2.0**24]  # 2^40 cells of 2^-16
+
+
 def test_mean_divides_by_the_expected_batch_and_not_by_the_true_one():
     dense, labels = torch.randn(6, 3), torch.ones(6)
     released = {}

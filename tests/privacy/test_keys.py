@@ -148,3 +148,7 @@ def test_secrets_come_from_the_injected_source(tmp_path):
 
     assert keys.create_secret(tmp_path / "a.key", passphrase=PASSPHRASE, random=source) == bytes(32)
     assert drawn == [32, 16, 12]
+
+
+def test_a_folder_is_not_to_be_closed_but_to_be_named_right(tmp_path):
+    refused("CSL-P502", keys.passphrase_from_file, tmp_path)

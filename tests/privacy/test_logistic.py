@@ -43,3 +43,20 @@ def test_nobody_passes_the_clip():
     sums = LogisticSums(inputs.dense, inputs.inverse_norms, torch.ones(500, dtype=torch.float64), 0.7)
     norms = [float(torch.linalg.vector_norm(sums.over(torch.tensor([row]), torch.zeros(31)))) for row in range(500)]
     assert max(norms) <= 0.7 and min(norms) > 0.69
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("place", ["input", "label"])
+def test_a_customer_with_what_is_no_number_contributes_zero(bad, place):
+    rng = np.random.default_rng(1)
+    dense, labels = rng.normal(size=(20, 4)).astype(np.float32), rng.integers(0, 2, 20).astype(np.float64)
+    weights = rng.normal(size=5).astype(np.float32)
+    expected = by_hand(np.delete(dense, 7, 0), np.delete(labels, 7), weights.astype(np.float64), 0.9)
+    if place == "input":
+        dense[7, 2] = bad
+    else:
+        labels[7] = bad
+    inputs = Inputs(torch.from_numpy(dense), torch.empty((20, 0), dtype=torch.int64))
+    sums = LogisticSums(inputs.dense, inputs.inverse_norms, torch.from_numpy(labels), 0.9)
+    found = sums.over(torch.arange(20), torch.from_numpy(weights)).numpy()
+    assert np.allclose(found, expected, rtol=1e-7, atol=1e-7)

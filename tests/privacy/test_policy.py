@@ -10,7 +10,7 @@ from federation.document import load_yaml
 from federation.errors import DocumentError, PolicyError
 from federation.study import HashHoldout, LogisticModel, PositionHoldout, StudyDraft, StudySpec, Training
 from privacy.explanation import explain
-from privacy.filter import limits_of
+from privacy.filter import check_fit, limits_of
 from privacy.policy import Policy, check_holdouts, describe_holdout
 from privacy.token import Token
 
@@ -102,7 +102,12 @@ def test_each_refusal_has_its_code(make_policy, code, arguments):
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"charter": charter_of(size=10_000)}, {"charter": charter_of(size=500)}, {"today": date(2029, 12, 31)}],
+    [
+        {"charter": charter_of(size=10_000)},
+        {"charter": charter_of(size=500)},
+        {"today": date(2029, 12, 31)},
+        {"today": date(2026, 1, 1)},
+    ],
 )
 def test_the_bounds_themselves_are_allowed(make_policy, arguments):
     make_policy().decide(spec_of(), arguments.get("charter", charter_of()), "alder", arguments.get("today", TODAY))
@@ -160,6 +165,25 @@ def test_names_stand_once(make_policy, policy_text):
         make_policy(policy_text.replace(purpose, purpose * 2))
 
 
+def test_rules_of_one_contract_stand_once_and_hold_out_alike(make_policy, policy_text):
+    start, end = policy_text.index("  - contract: shop"), policy_text.index("budget:")
+    rule = policy_text[start:end]
+    with pytest.raises(DocumentError, match="more than once: shop"):
+        make_policy(policy_text.replace(rule, rule * 2))
+    second = rule.replace("contract: shop", "contract: bank")
+    assert len(make_policy(policy_text.replace(rule, rule + second)).studies) == 2
+    assert "share: 0.2" in second
+    with pytest.raises(DocumentError, match="both accounts"):
+        make_policy(policy_text.replace(rule, rule + second.replace("share: 0.2", "share: 0.3")))
+
+
+def test_a_purpose_that_the_policy_knows_but_not_for_this_contract_is_refused(make_policy, policy_text):
+    purpose = "  - {id: marketing.churn, meaning: Keep customers, consent: profiling}\n"
+    assert purpose in policy_text
+    policy = make_policy(policy_text.replace(purpose, purpose + purpose.replace("churn", "other")))
+    assert refusal(policy, spec_of(purpose="marketing.other")) == "CSL-P202"
+
+
 def test_one_customer_cannot_be_in_both_accounts():
     fifth, third = HashHoldout(kind="hash", share=0.2), HashHoldout(kind="hash", share=0.3)
     position = PositionHoldout(kind="position", position=5)
@@ -176,6 +200,39 @@ def test_limits_are_whole_numbers_and_leave_the_period_below_the_life(make_polic
     assert 0 < limits.period.mu_squared_nano < limits.life.mu_squared_nano
     assert limits.period.delta_femto == limits.life.delta_femto == 10**8 and limits.run_delta == 1e-9
     assert isinstance(limits.life, Token) and limits_of(make_policy()) == limits
+
+
+def test_runs_are_priced_at_the_periods_delta_whatever_the_lifes(make_policy, policy_text):
+    old = "life: {epsilon: 3.0, delta: 1.0e-6}"
+    assert old in policy_text
+    limits = limits_of(make_policy(policy_text.replace(old, "life: {epsilon: 3.0, delta: 5.0e-6}")))
+    assert limits.run_delta == 1e-9 and limits.life.delta_femto == 5 * limits.period.delta_femto
+
+
+def test_a_refusal_says_which_budget_is_used_up_and_of_what(make_policy):
+    limits, nothing, cost = (
+        limits_of(make_policy()),
+        Token(mu_squared_nano=0, delta_femto=0),
+        limits_of(make_policy()).period,
+    )
+    small = Token(mu_squared_nano=1, delta_femto=1)
+    check_fit(limits, "training", nothing, nothing, cost)
+    for spent, run, part in (
+        (Token(mu_squared_nano=cost.mu_squared_nano, delta_femto=0), small, "0.00% is left"),
+        (Token(mu_squared_nano=0, delta_femto=cost.delta_femto), small, "no share of delta left"),
+    ):
+        with pytest.raises(PolicyError, match=part) as caught:
+            check_fit(limits, "holdout", spent, nothing, run)
+        assert caught.value.code == "CSL-P403" and "holdout account" in caught.value.cause
+        with pytest.raises(PolicyError) as caught:
+            check_fit(
+                limits,
+                "holdout",
+                nothing,
+                Token(**spent.model_dump() | {"mu_squared_nano": limits.life.mu_squared_nano}),
+                run,
+            )
+        assert caught.value.code == "CSL-P404"
 
 
 def test_the_example_reads_and_is_explained():

@@ -77,7 +77,7 @@ def test_one_customer_hardly_moves_the_rounding_of_a_large_batch_of_like_gradien
     dense = base + 0.01 * torch.randn(50_000, 40)
     whole, rest, alone = (clipped(network, part, 1.0) for part in (dense, dense[1:], dense[:1]))
     assert float(whole.norm()) > 40_000  # they do point the same way
-    assert float((whole - rest - alone).norm()) < 3e-3
+    assert float((whole - rest - alone).norm()) < 5e-3  # .7e-3 to 3.3e-3, by the number of threads
 
 
 def test_weights_that_overflowed_do_not_tell_whether_anybody_was_drawn():

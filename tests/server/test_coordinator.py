@@ -1,5 +1,6 @@
 """The study loop: the whole way, everything that may go wrong on it, and interruptions at any step."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,13 +9,25 @@ from flwr.app import RecordDict
 
 from federation.encoding import sha256_hex
 from federation.errors import DocumentError, FederationError, IntegrityError, StorageError
-from federation.messages import RECORD, Acknowledged, TrainRelease, dump_tensors, load_tensors, pack
+from federation.messages import (
+    RECORD,
+    Acknowledged,
+    EvaluateRelease,
+    Grant,
+    TrainRelease,
+    TrainRequest,
+    dump_tensors,
+    load_tensors,
+    pack,
+    unpack,
+)
 from federation.study import LogisticModel, MlpModel, Model
-from server.checkpoint import Progress, save_checkpoint
+from server.checkpoint import Progress, load_checkpoint, save_checkpoint
 from server.coordinator import Office, run_study
 from server.course import Terms
 from server.descent import Descent
-from server.events import Delivered, Event, GrantsReceived, LeftOut, Resumed, RosterSettled, RoundDone
+from server.events import Delivered, Evaluated, Event, GrantsReceived, LeftOut, Resumed, RosterSettled, RoundDone
+from server.recipe import tune
 from server.registry import PublishedModel
 from simulations.local_grid import Fault
 from tests.server.fakes import ROUNDS, FakeFederation, FakeVault, draft, key_of, refuse, short
@@ -152,11 +165,68 @@ def test_a_vault_that_answers_garbage_is_left_out_with_a_reason(federation: Fake
     assert card.fewest_partners == 3
 
 
+def _counts(vault: FakeVault, reply: RecordDict, counts: np.ndarray | None = None, **changes) -> RecordDict:
+    header = EvaluateRelease.from_canonical(bytes(reply[RECORD]["header"]))
+    content = bytes(reply[RECORD]["payload"]) if counts is None else dump_tensors({"counts": counts})
+    return pack(vault.key, header.model_copy(update={"payload": sha256_hex(content), **changes}), content)
+
+
+BAD_SCORES = {
+    "another study": (lambda v, q, r: _counts(v, r, study="0" * 64), "CSL-S208"),
+    "another member": (lambda v, q, r: _counts(v, r, member="alpha"), "CSL-S208"),
+    "too many": (lambda v, q, r: _counts(v, r, v.counts(12) + (1 << 42)), "CSL-S209"),
+    "far below none": (lambda v, q, r: _counts(v, r, v.counts(12) - (1 << 42)), "CSL-S209"),
+    "other bins": (lambda v, q, r: _counts(v, r, v.counts(11)), "CSL-S207"),
+    "another's signature": (lambda v, q, r: _counts(FakeVault("alpha", v.charter, 1), r), "CSL-S207"),
+    "refusal": (refuse, "CSL-S206"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_SCORES)
+def test_scores_that_do_not_fit_are_left_out_with_a_reason(federation: FakeFederation, name: str) -> None:
+    edit, code = BAD_SCORES[name]
+    federation.vaults["gamma"].edits["evaluate"] = edit
+    card = run(federation, derive=short(3)).card
+    assert left_out(federation) == {("gamma", 3): code}
+    assert [item.member for item in card.members] == ["alpha", "beta", "delta"]
+
+
+def test_each_member_is_asked_with_its_own_clip_and_counted_with_its_own_noise(
+    federation: FakeFederation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The recipe gives equal clips to all; the messages must not rely on it.
+    monkeypatch.setattr("server.course.tune", lambda *given: replace(tune(*given), clips=(1.0, 2.0, 3.0, 4.0)))
+    clips: dict[str, list[float]] = {name: [] for name in federation.vaults}
+
+    def watch(vault: FakeVault, request: RecordDict, reply: RecordDict) -> RecordDict:
+        header, _ = unpack(request, TrainRequest, federation.charter.coordinator_key)
+        clips[vault.member].append(header.clip)
+        return reply
+
+    def noisier(vault: FakeVault, request: RecordDict, reply: RecordDict) -> RecordDict:
+        grant = Grant.from_canonical(bytes(reply[RECORD]["header"]))
+        return pack(vault.key, grant.model_copy(update={"histogram_sigma": vault.size / 100}))
+
+    for vault in federation.vaults.values():
+        vault.edits |= {"train": watch, "query.offer": noisier}
+    with pytest.raises(KeyboardInterrupt):
+        run(federation, stop_at=lambda event: isinstance(event, Evaluated))
+    progress, _ = load_checkpoint(federation.folder / "checkpoints" / "spring.checkpoint")
+    assert {item.member: item.sigma for item in progress.scores} == {
+        n: v.size / 100 for n, v in federation.vaults.items()
+    }
+    terms = Terms.of(progress.spec, {item.grant.member: item.grant for item in progress.grants})
+    assert len(set(terms.clips.values())) == 4
+    for name, sent in clips.items():
+        assert sent == [terms.probe_clips[name]] * 2 + [terms.clips[name]] * (ROUNDS - 2)
+
+
 @pytest.mark.parametrize(("kind", "code"), [("fail", "CSL-S204"), ("unreachable", "CSL-S205"), ("twice", "CSL-S203")])
 def test_a_node_that_fails_in_one_round_is_back_in_the_next(federation: FakeFederation, kind: str, code: str) -> None:
     card = run(federation, {"beta": (Fault(kind, types=frozenset({"train"}), groups=frozenset({"2"})),)}).card
     assert left_out(federation) == {("beta", 2): code}
     assert {item.member: item.rounds for item in card.participants}["beta"] == ROUNDS - 1
+    assert card.fewest_partners == 3
 
 
 def test_a_node_that_hangs_costs_one_deadline_and_not_one_a_round(federation: FakeFederation) -> None:
@@ -200,6 +270,14 @@ def test_refusals_leave_members_out_and_too_many_stop_the_study(federation: Fake
     federation.vaults["beta"].edits["query.offer"] = refuse
     with pytest.raises(FederationError, match="CSL-S503"):
         run(federation, name="summer")
+
+
+def test_a_study_that_goes_on_waits_only_for_those_who_granted_it(federation: FakeFederation) -> None:
+    federation.vaults["alpha"].edits["query.offer"] = refuse
+    with pytest.raises(KeyboardInterrupt):
+        run(federation, stop_at=lambda event: isinstance(event, RoundDone))
+    run(federation, {"alpha": (Fault("hang"),)})
+    assert federation.happened(RosterSettled)[-1] == RosterSettled(("beta", "delta", "gamma"), ())
 
 
 def test_one_member_on_two_nodes_takes_no_part(federation: FakeFederation) -> None:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
+from federation.basis import ROW_NORM
 from server.descent import BIAS, WEIGHT, Descent, gradient_of_change, read_probes, step_size
 from server.recipe import MOMENTUM, NOISE_IN_WEIGHTS, Mode, RunTuning, TrainingPlan, plan_training, tune
 
@@ -206,3 +207,13 @@ def test_a_checkpoint_resumes_to_the_same_bits(stop: int) -> None:
             resumed = Descent.from_tensors(resumed.tensors(), resumed.round, resumed.averaged)
     for name, value in straight.model(tuning).items():
         np.testing.assert_array_equal(value, resumed.model(tuning)[name])
+
+
+def test_the_mean_row_is_shrunk_by_the_noise_in_it_and_held_to_a_rows_norm() -> None:
+    """By James and Stein: 1 - (variance that noise alone gives) / (what was found), never below 0."""
+    direction, noise = np.array([0.6, 0.0, -0.8, 0.0]), 0.05
+    expected = 4 * 2 * (noise / 0.5) ** 2
+    for power, kept in ((2.0 * expected, 0.5), (0.9 * expected, 0.0), (400.0, ROW_NORM / 20.0)):
+        mean = math.sqrt(power) * direction
+        moments = read_probes(np.zeros(5), np.append(0.5 * mean, 0.5), noise)
+        np.testing.assert_allclose(moments.mean, kept * mean, atol=1e-12)

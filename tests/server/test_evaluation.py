@@ -155,3 +155,47 @@ def test_institutions_add_up() -> None:
     total = add([Histogram(np.full((2, 4), 3.0), 3.0), Histogram(np.full((2, 4), 5.0), 4.0)])
     assert total.sigma == pytest.approx(5.0)
     assert (total.counts == 8.0).all()
+
+
+def test_a_histogram_says_something_once_both_kinds_stand_above_the_noise_of_all_their_bins() -> None:
+    least = Z * 5.0 * math.sqrt(BINS)
+    for total, says in ((least - 1.0, False), (least + 1.0, True)):
+        assert Histogram(np.full((2, BINS), total / BINS), 5.0).informative(Z) == says
+
+
+def test_the_population_interval_is_delongs_over_all_pairs() -> None:
+    scores, labels = customers(np.random.default_rng(4), 300, 0.3)
+    bins = np.searchsorted(EDGES, scores, side="right")
+    pairs = np.sign(bins[labels][:, None] - bins[~labels][None, :]) / 2 + 0.5
+    variance = pairs.mean(axis=1).var(ddof=1) / labels.sum() + pairs.mean(axis=0).var(ddof=1) / (~labels).sum()
+    found, half = area(Histogram(binned(scores, labels), 0.0), Z), Z * math.sqrt(variance)
+    assert found.population == pytest.approx((found.value - half, found.value + half), abs=2e-6)
+
+
+@pytest.mark.parametrize("sampled", [False, True])
+def test_the_ends_of_a_share_solve_its_equation_cell_by_cell(sampled: bool) -> None:
+    part, rest, cells, sigma = 90.0, 210.0, (2, 7), 6.0
+    for share in share_interval(part, rest, cells, sigma, Z, sampled=sampled):
+        assert 0.0 < share < 1.0
+        variance = sigma**2 * (cells[0] * (1 - share) ** 2 + cells[1] * share**2)
+        variance += 300.0 * share * (1 - share) if sampled else 0.0
+        assert (part - 300.0 * share) ** 2 == pytest.approx(Z**2 * variance, rel=1e-6)
+
+
+def test_the_ks_band_holds_at_all_thresholds_at_once() -> None:
+    counts, sigma = binned(*customers(np.random.default_rng(9), 1400, 0.3)), 4.0
+    strict = norm.ppf(1 - 0.025 / (BINS - 1))
+    lows, highs = [], []
+    for place in range(1, BINS):
+        (q, q_low, q_high), (p, p_low, p_high) = (
+            (
+                row[place:].sum() / row.sum(),
+                *share_interval(
+                    row[place:].sum(), row[:place].sum(), (BINS - place, place), sigma, strict, sampled=False
+                ),
+            )
+            for row in counts
+        )
+        lows.append(p - q - math.hypot(p - p_low, q_high - q))
+        highs.append(p - q + math.hypot(p_high - p, q - q_low))
+    assert measure(Histogram(counts, sigma), EDGES).ks.noise == pytest.approx((max(lows), max(highs)), abs=1e-6)

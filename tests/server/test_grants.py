@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from federation.messages import pack
+from federation.messages import Refusal, pack
 from federation.study import StudySpec
 from server.exchange import Failure
 from server.grants import SignedGrant, accept_grant
@@ -62,3 +62,5 @@ def test_refusals_and_strangers() -> None:
     refused = refuse(VAULT, None, None)
     assert accept_grant(refused, "beta", asked, FEDERATION.charter).code == "CSL-S206"
     assert accept_grant(refused, "alpha", asked, FEDERATION.charter).code == "CSL-S207"
+    another = pack(key_of("beta"), Refusal(member="alpha"))
+    assert accept_grant(another, "beta", asked, FEDERATION.charter).code == "CSL-S207"

@@ -9,7 +9,7 @@ from federation.encoding import sha256_hex
 from federation.errors import DocumentError, FederationError, IntegrityError, StorageError
 from federation.messages import dump_tensors
 from federation.signing import public_hex, sign
-from server.card import ModelCard, render
+from server.card import CONTEXT, ModelCard, SealedCard, render
 from server.checkpoint import Attendance, Progress, Scores
 from server.grants import SignedGrant
 from server.planning import sign_study
@@ -91,6 +91,22 @@ def test_a_changed_model_is_noticed(tmp_path: Path) -> None:
         registry.load(name)
     with pytest.raises(DocumentError, match="CSL-S605"):
         registry.load("../elsewhere")
+
+
+def test_a_signed_card_stands_for_its_own_name_and_study_alone(tmp_path: Path) -> None:
+    """A card that the coordinator did sign, in another model's folder, or with a digest that is not its spec's."""
+    registry = Registry(tmp_path)
+    published = registry.publish(card(), WEIGHTS, KEY)
+    moved = published.folder.rename(tmp_path / "summer-000000000000")
+    with pytest.raises(IntegrityError, match="CSL-S606"):
+        registry.load(moved.name)
+    false = card().model_copy(update={"study": "0" * 64, "name": moved.name})
+    (moved / CARD_FILE).write_bytes(SealedCard(card=false, signature=sign(KEY, CONTEXT, false)).canonical())
+    with pytest.raises(IntegrityError, match="CSL-S606"):
+        registry.load(moved.name)
+    right = card().model_copy(update={"name": moved.name})
+    (moved / CARD_FILE).write_bytes(SealedCard(card=right, signature=sign(KEY, CONTEXT, right)).canonical())
+    assert registry.load(moved.name).card == right
 
 
 def test_an_interrupted_publication_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
