@@ -47,7 +47,7 @@ def test_all_problems_at_once_with_line_and_key() -> None:
     text = GOOD.replace("customer: id", "customer: 7").replace("unit: years", "units: years").replace("[0]", "[1]")
     cause = problems(text)
     assert "3 problems" in cause
-    assert "line 6: contracts.people.table.customer" in cause
+    assert "line 6: contracts.people.customer" in cause
     assert "line 8" in cause
     assert "units" in cause
     assert "line 10" in cause
