@@ -17,7 +17,7 @@ from rich.table import Table
 
 from client.home import Home
 from federation.document import load_yaml
-from federation.errors import DocumentError, ExitCode
+from federation.errors import DocumentError, ExitCode, IntegrityError
 from privacy import accounting
 from privacy.explanation import explain
 from privacy.keys import read_public
@@ -232,7 +232,14 @@ def verify_ledger(
     keep a tree head elsewhere and give it by --head.
     """
     path = Home(target).ledger_file if target.is_dir() else target
-    result = verify(path, _public_key(target, key), _tree_head(head))
+    public_key = _public_key(target, key)
+    result = verify(path, public_key, _tree_head(head))
+    if result.unsigned:
+        raise IntegrityError(
+            "CSL-C603",
+            f"No entry of {path} is signed by the key {public_key[:16]}….",
+            "Give the key of the ledger's institution by --key.",
+        )
     if as_json:
         _print_json(_verification(result))
     else:

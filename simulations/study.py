@@ -162,12 +162,19 @@ def _score(federation: Federation, draft: StudyDraft, sites: Sequence[Site], net
         Scored(
             site=site,
             truth=truth,
-            alone=analysis.logits(analysis.fit([truth]), truth.heldout),
+            alone=_alone(truth, _truth(federation, draft, site, "logistic" if kind == "additive" else "additive")),
             federated=logits_of(draft.model, contract, network, truth.cohort.columns),
             pooled=analysis.logits(pooled, truth.heldout),
         )
         for site, truth in zip(sites, truths, strict=True)
     ]
+
+
+def _alone(*encoded: Truth) -> Floats:
+    """Return the logits of the institution's best own model: of its regressions on each encoding, chosen with hindsight."""
+    scores = [analysis.logits(analysis.fit([truth]), truth.heldout) for truth in encoded]
+    labels = encoded[0].heldout_labels
+    return max(scores, key=lambda own: analysis.auc(labels, own))
 
 
 def _truth(federation: Federation, draft: StudyDraft, site: Site, kind: Literal["additive", "logistic"]) -> Truth:

@@ -59,6 +59,11 @@ class Verification:
         """Whether nothing is wrong."""
         return not self.findings
 
+    @property
+    def unsigned(self) -> bool:
+        """Whether no entry is signed by the key: then a wrong key is the likelier mistake than a forged ledger."""
+        return 0 < self.head.size == sum(finding.code == "CSL-P615" for finding in self.findings)
+
 
 def verify(path: Path, public_key: str, witness: TreeHead | None = None) -> Verification:
     """Check a ledger's file from its first entry to its last.

@@ -217,3 +217,9 @@ def test_a_policy_that_is_not_in_force_is_warned_of(home, tmp_path):
     path.write_text(POLICY.replace("expires: 2100-01-01", "expires: 2021-01-01"))
     assert "not in force" in run("policy", "check", path)
     assert "not in force" not in run("policy", "check", home.policy_file)
+
+
+def test_a_key_that_fits_nothing_is_named_as_the_likelier_mistake(home):
+    stranger = public_hex(Ed25519PrivateKey.generate())
+    with pytest.raises(ConsilienceError, match="CSL-C603"):
+        run("verify", home.ledger_file, "--key", stranger)
