@@ -221,6 +221,8 @@ def pip_download(line: str, folder: Path) -> None:
             "Do not use it. Check which package index pip is set to, and report the difference.",
         )
     reason = [row for row in done.stderr.splitlines() if row.startswith("ERROR") or "No module named pip" in row]
+    if any("(from versions: none)" in row for row in reason):
+        raise _offline(line, "no package index answers, or it does not hold this package")
     raise _offline(line, reason[0].removeprefix("ERROR: ") if reason else f"pip ended with code {done.returncode}")
 
 

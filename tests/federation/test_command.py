@@ -73,6 +73,7 @@ def test_a_path_that_cannot_be_used_is_a_storage_error(monkeypatch, capsys):
 def test_ctrl_c_while_libraries_are_imported_leaves_at_once():
     code = """
 import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that runs the tests in the background ignores it
 from federation import command
 class Entry:
     name = "node"
