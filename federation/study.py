@@ -11,7 +11,6 @@ from federation.signing import Hex32
 CONTEXT = "csl1/study"
 Purpose = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_.]{0,63}$")]
 Epsilon = Annotated[float, Field(gt=0, le=100)]
-ColumnName = Name
 
 
 class AdditiveModel(Document):
