@@ -69,3 +69,20 @@ def test_both_components_load():
     import server.app
 
     assert isinstance(client.app.app, ClientApp) and isinstance(server.app.app, ServerApp)
+
+
+def test_two_builds_are_the_same_bytes(tmp_path):
+    builds = []
+    for name in ("one", "two"):
+        shutil.copytree(ROOT / "configs", tmp_path / name / "configs")
+        for package in ("federation", "privacy", "client", "server"):
+            shutil.copytree(
+                ROOT / package,
+                tmp_path / name / package,
+                ignore=shutil.ignore_patterns("__pycache__"),
+                copy_function=shutil.copyfile,
+            )
+        for file in ("pyproject.toml", "README.md", "LICENSE"):
+            shutil.copyfile(ROOT / file, tmp_path / name / file)
+        builds.append(build_fab_from_disk(tmp_path / name))
+    assert builds[0] == builds[1]
