@@ -24,6 +24,7 @@ from client.replies import Replies, kept, request_digest
 from client.studies import OpenStudy, Studies
 from client.workroom import Workroom
 from federation.charter import Declaration
+from federation.contract import FeatureContract
 from federation.document import Document, load_yaml
 from federation.encoding import sha256_hex
 from federation.errors import ConsilienceError, IntegrityError, PolicyError
@@ -86,6 +87,7 @@ class Vault:
         self._replies = Replies(home.folder("replies"))
         self._studies = Studies(home.folder("studies"))
         self._rooms: dict[str, Workroom] = {}
+        self._contracts: dict[str, FeatureContract] = {}
         self._lock = threading.Lock()
         if self._charter.member(self._node.member).key != public_hex(identity):
             raise IntegrityError(
@@ -213,7 +215,7 @@ class Vault:
             raise IntegrityError(
                 "CSL-C507", "The study names another contract than the charter pins.", "Plan the study anew."
             )
-        self._home.contract(charter, draft.contract)
+        self._contract(draft.contract)
         declaration = charter.member(self.member).declaration(draft.contract)
         if declaration is None or draft.contract not in self._node.contracts:
             raise PolicyError(
@@ -222,6 +224,12 @@ class Vault:
                 "Map the contract in node.yaml, or decline the study.",
             )
         return declaration
+
+    def _contract(self, name: str) -> FeatureContract:
+        """Return a pinned contract; read once, as charter, policy and node configuration are."""
+        if name not in self._contracts:
+            self._contracts[name] = self._home.contract(self._charter, name)
+        return self._contracts[name]
 
     def _price(
         self, spec: StudySpec, declaration: Declaration, terms: Terms
@@ -336,7 +344,7 @@ class Vault:
 
     def _weights(self, study: OpenStudy, payload: bytes) -> Tensors:
         """Parse weights by name, shape and dtype; refuse NaN, infinity and weights beyond any sensible bound."""
-        contract = self._home.contract(self._charter, study.spec.draft.contract)
+        contract = self._contract(study.spec.draft.contract)
         weights = read_tensors(payload, tensor_shapes(study.spec.draft.model, contract))
         if any(np.abs(tensor).max(initial=0.0) > MAX_WEIGHT for tensor in weights.values()):
             raise IntegrityError(
@@ -346,7 +354,7 @@ class Vault:
 
     def _room(self, study: OpenStudy) -> Workroom:
         if study.rid not in self._rooms:
-            contract = self._home.contract(self._charter, study.spec.draft.contract)
+            contract = self._contract(study.spec.draft.contract)
             declaration = self._charter.member(self.member).declaration(contract.name)
             assert declaration is not None
             consent = self._policy.consent_for(study.spec.draft.purpose)
@@ -356,7 +364,7 @@ class Vault:
         return self._rooms[study.rid]
 
     def _finish(self, study: OpenStudy) -> Finish:
-        contract = self._home.contract(self._charter, study.spec.draft.contract)
+        contract = self._contract(study.spec.draft.contract)
         return Finish(self._home, self._charter, self._node, contract, study, self._holdout_key)
 
     def _again(self, study: OpenStudy, number: int, account: Account, request: RecordDict) -> RecordDict | None:
