@@ -20,6 +20,7 @@ from flwr.app import RecordDict
 from client.config import load_node
 from client.finish import Finish
 from client.home import Home
+from client.pricing import events_of, price_study
 from client.replies import Replies, kept, request_digest
 from client.studies import OpenStudy, Studies
 from client.workroom import Workroom
@@ -32,7 +33,6 @@ from federation.messages import (
     Acknowledged,
     EvaluateRelease,
     EvaluateRequest,
-    Grant,
     Hello,
     Identity,
     ModelDelivery,
@@ -51,11 +51,9 @@ from federation.messages import (
 from federation.networks import tensor_shapes
 from federation.signing import public_hex, verify
 from federation.study import CONTEXT, StudySpec
-from privacy.accounting import calibrate_histogram, calibrate_noise
-from privacy.events import DiscreteGaussianHistogram, PrivacyEvent, SubsampledGaussian
 from privacy.keys import load_identity, load_secret
 from privacy.ledger import Account, Ledger
-from privacy.policy import Policy, Terms
+from privacy.policy import Policy
 from privacy.randomness import RandomSource, SystemSource, require_system
 
 logger = logging.getLogger("consilience.vault")
@@ -195,11 +193,11 @@ class Vault:
             return known.records()
         declaration = self._check_spec(offer.spec)
         terms = self._policy.decide(offer.spec, self._charter, self.member, self._ledger.today())
-        grant, charges = self._price(offer.spec, declaration, terms)
+        grant = price_study(offer.spec, self.member, declaration, terms)
         reply = pack(self._identity, grant)
         releases: dict[Account, int] = {"training": offer.spec.training.rounds, "holdout": 1}
         # First the ledger: an offer that it refuses leaves no file, and after a crash the same offer finds its reservation again.
-        self._ledger.reserve(rid, study=offer.spec.draft.name, charges=charges, releases=releases, terms=terms)
+        self._ledger.reserve(rid, study=offer.spec.draft.name, charges=events_of(grant), releases=releases, terms=terms)
         self._studies.keep(OpenStudy(spec=offer.spec, grant=grant))
         self._replies.keep(rid, 0, kept(request, reply))
         return reply
@@ -231,26 +229,6 @@ class Vault:
             self._contracts[name] = self._home.contract(self._charter, name)
         return self._contracts[name]
 
-    def _price(
-        self, spec: StudySpec, declaration: Declaration, terms: Terms
-    ) -> tuple[Grant, dict[Account, tuple[PrivacyEvent, ...]]]:
-        """Find the noise that keeps a study within its terms, and the events that it will cost."""
-        training = spec.training
-        sigma = calibrate_noise(terms.epsilon, terms.delta, training.sampling_rate, training.steps)
-        histogram_sigma = calibrate_histogram(terms.epsilon, terms.delta, 1)
-        grant = Grant(
-            study=spec.digest(),
-            member=self.member,
-            declared_size=declaration.size,
-            epsilon=terms.epsilon,
-            delta=terms.delta,
-            noise_multiplier=sigma,
-            sampling_rate=training.sampling_rate,
-            steps=training.steps,
-            histogram_sigma=histogram_sigma,
-        )
-        return grant, _events(grant)
-
     def _check_standing(self, study: OpenStudy) -> None:
         """Check, before data are read, that the ledger holds this very grant open and that today's policy still allows it.
 
@@ -267,7 +245,7 @@ class Vault:
         held = self._ledger.reservation(study.rid)
         paid = held is not None and not held.closed and study.rid == spec.digest()
         events = {charge.account: charge.events for charge in held.data.charges} if held is not None else {}
-        if not paid or events != _events(grant) or grant.epsilon > terms.epsilon or grant.delta > terms.delta:
+        if not paid or events != events_of(grant) or grant.epsilon > terms.epsilon or grant.delta > terms.delta:
             raise PolicyError(
                 "CSL-C524",
                 "The study is not reserved and open on the terms of its grant, or the policy now grants less.",
@@ -402,15 +380,6 @@ class Vault:
         self._ledger.release(
             study.rid, number, account, what=what[account], sha256=sha256_hex(payload), size=len(payload)
         )
-
-
-def _events(grant: Grant) -> dict[Account, tuple[PrivacyEvent, ...]]:
-    """Return what a grant costs each account; the vault computes with the grant's numbers, so these are the ones to pay for."""
-    run = SubsampledGaussian(
-        noise_multiplier=grant.noise_multiplier, sampling_rate=grant.sampling_rate, steps=grant.steps
-    )
-    counts = DiscreteGaussianHistogram(sigma=grant.histogram_sigma, count=1)
-    return {"training": (run,), "holdout": (counts,)}
 
 
 def where(error: BaseException) -> str:

@@ -141,7 +141,7 @@ def test_an_internal_error_looks_like_any_refusal(town, monkeypatch):
     def fail(*args, **kwargs):
         raise ZeroDivisionError
 
-    monkeypatch.setattr(vault, "calibrate_noise", fail)
+    monkeypatch.setattr(vault, "price_study", fail)
     assert opened.answer("query.offer", town.offer(town.spec())) == usual
     assert reasons(town) == ["CSL-C511", "CSL-C525"]
 
