@@ -1,40 +1,48 @@
-"""The price of events by privacy loss distributions (PLD), pessimistic, on a grid of 1e-3.
+"""The price of events by privacy loss distributions (PLD), rounded up, and the noise for a wanted price.
 
-dp-accounting builds and composes the distributions (Meiser and Mohammadi 2018; Koskela, Jaelkoe, Honkela 2020;
-discretised by "connect the dots", Doroshenko et al. 2022), so that every figure is an upper bound. These functions
-are for a list of events that is fixed beforehand; where later parameters depend on earlier answers, `privacy.token`
-decides.
+These functions are for a list of events that is fixed beforehand; where later parameters depend on earlier answers,
+`privacy.filter` decides.
 """
 
 import math
-from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import lru_cache, reduce
 
 from dp_accounting.pld import privacy_loss_distribution as pld
 from scipy.optimize import brentq
 from scipy.special import log_ndtr
 
 from federation.errors import DocumentError, PolicyError
+from privacy.distributions import (
+    MAX_DISCLOSURE,
+    composed_distribution,
+    expected_disclosure,
+    numerical_delta,
+    too_much,
+)
 from privacy.events import (
     LARGEST_NOISE,
+    LARGEST_SHARED_NOISE,
+    MAX_DIMENSION,
+    MAX_MEMBERS,
     MAX_STEPS,
     SMALLEST_NOISE,
+    SMALLEST_SHARED_NOISE,
+    SMOOTHING,
     DiscreteGaussianHistogram,
+    DiscreteLaplaceHistogram,
     PrivacyEvent,
+    SecureSum,
     SubsampledGaussian,
 )
 
-GRID = 1e-3
 MIN_DELTA = 1e-10
 MAX_DELTA = 0.1
 MAX_EPSILON = 100.0
 MAX_HISTOGRAM_SIGMA = float(1 << 16)
 RELATIVE_TOLERANCE = 1e-3
-MAX_DISCLOSURE = 2000.0
 MIN_RATE = 1e-6  # below, the grid of 2^-53 of uniform draws would show in who is drawn
-_ROUNDING = 1e-12
-_ROUNDING_PER_RELEASE = 2e-16
+MIN_SCALE = 0.05
+MAX_SCALE = 1e5
 _AIM = 2e-4  # how far, in log sigma, a trial is put to the safe side
 _CAP = 50.0
 _STEEPEST = 20.0
@@ -72,66 +80,6 @@ def check_epsilon(epsilon: float) -> None:
         )
 
 
-def numerical_delta(events: Sequence[PrivacyEvent]) -> float:
-    """Return what is added to every delta of `events`: 1e-12, and 2e-16 for each release that is composed.
-
-    It covers the rounding of the Fourier transforms, which grows with the number of releases (against sums in 80-bit
-    floats: 4e-14 at 2^10 steps, 4e-12 at 2^17), and samplers that are exact up to 1e-30.
-    """
-    releases = sum(event.steps if isinstance(event, SubsampledGaussian) else event.count for event in events)
-    return _ROUNDING + _ROUNDING_PER_RELEASE * releases
-
-
-def expected_disclosure(event: PrivacyEvent) -> float:
-    """Return an upper bound of the expected privacy loss (Kullback-Leibler divergence, nats) of one event.
-
-    For a step with sampling rate q it is the lesser of q / (2 sigma^2), by convexity, and the chi-square divergence
-    q^2 (e^(1/sigma^2) - 1). The size of a distribution grows with it, so that it is looked at first.
-    """
-    if isinstance(event, DiscreteGaussianHistogram):
-        return event.count * (event.scale / event.sigma) ** 2 / 2.0
-    rate, inverse = event.sampling_rate, 1.0 / (event.noise_multiplier * event.noise_multiplier)
-    return event.steps * min(rate * inverse / 2.0, rate**2 * math.expm1(inverse))
-
-
-@lru_cache(maxsize=32)
-def event_distribution(event: PrivacyEvent) -> "pld.PrivacyLossDistribution":
-    """Return the privacy loss distribution of one event, both directions (remove, add) of the neighbouring relation."""
-    if isinstance(event, SubsampledGaussian):
-        step = pld.from_gaussian_mechanism(
-            event.noise_multiplier, value_discretization_interval=GRID, sampling_prob=event.sampling_rate
-        )
-        return step.self_compose(event.steps)
-    cell = pld.from_discrete_gaussian_mechanism(
-        event.sigma, sensitivity=event.scale, value_discretization_interval=GRID, use_connect_dots=True
-    )
-    return cell.self_compose(event.count)
-
-
-def composed_distribution(events: Sequence[PrivacyEvent]) -> "pld.PrivacyLossDistribution":
-    """Return the privacy loss distribution of all `events` together; their order does not matter.
-
-    Raises
-    ------
-    PolicyError
-        CSL-P106 when `events` disclose more than 2000 nats: no epsilon of use describes them, and the answer would take
-        more memory than there is.
-    """
-    if not events:
-        return pld.identity(GRID)
-    if sum(expected_disclosure(event) for event in events) > MAX_DISCLOSURE:
-        raise _too_much("any delta")
-    return _composed(tuple(sorted(Counter(events).items(), key=lambda item: item[0].digest())))
-
-
-@lru_cache(maxsize=8)
-def _composed(counts: tuple[tuple[PrivacyEvent, int], ...]) -> "pld.PrivacyLossDistribution":
-    return reduce(
-        lambda one, other: one.compose(other),
-        (event_distribution(event).self_compose(count) for event, count in counts),
-    )
-
-
 def epsilon(events: Sequence[PrivacyEvent], delta: float) -> float:
     """Return an epsilon such that `events` together are (epsilon, delta)-DP, rounded up within the grid; 0 for no
     events.
@@ -146,16 +94,8 @@ def epsilon(events: Sequence[PrivacyEvent], delta: float) -> float:
         return 0.0
     value = _epsilon(composed_distribution(events), delta - numerical_delta(events))
     if not math.isfinite(value):
-        raise _too_much(f"delta {delta}")
+        raise too_much(f"delta {delta}")
     return value
-
-
-def _too_much(where: str) -> PolicyError:
-    return PolicyError(
-        "CSL-P106",
-        f"No epsilon describes these releases at {where}.",
-        "Use more noise or fewer steps, or a larger delta.",
-    )
 
 
 def _epsilon(distribution: "pld.PrivacyLossDistribution", delta: float) -> float:
@@ -210,16 +150,12 @@ def calibrate_noise(epsilon: float, delta: float, sampling_rate: float, steps: i
     check_epsilon(epsilon)
     check_delta(delta)
     _check_plan(sampling_rate, steps)
-    mu = gaussian_mu(epsilon, delta)
-    if sampling_rate == 1.0:
-        start = math.sqrt(steps) / mu
-    else:  # the central limit of Bu, Dong, Long, Su 2020: mu = q sqrt(T (e^(1/sigma^2) - 1)); a first guess, no more
-        start = math.log1p(mu**2 / (steps * sampling_rate**2)) ** -0.5
 
     def build(sigma: float) -> PrivacyEvent:
         return SubsampledGaussian(noise_multiplier=sigma, sampling_rate=sampling_rate, steps=steps)
 
-    return _smallest_sigma(build, epsilon, delta, start, LARGEST_NOISE)
+    start = _first_noise(epsilon, delta, sampling_rate, steps)
+    return _smallest_sigma(build, epsilon, delta, start, SMALLEST_NOISE, LARGEST_NOISE)
 
 
 def calibrate_histogram(epsilon: float, delta: float, count: int) -> float:
@@ -239,7 +175,96 @@ def calibrate_histogram(epsilon: float, delta: float, count: int) -> float:
     def build(sigma: float) -> PrivacyEvent:
         return DiscreteGaussianHistogram(sigma=sigma, count=count)
 
-    return _smallest_sigma(build, epsilon, delta, math.sqrt(count) / gaussian_mu(epsilon, delta), MAX_HISTOGRAM_SIGMA)
+    start = math.sqrt(count) / gaussian_mu(epsilon, delta)
+    return _smallest_sigma(build, epsilon, delta, start, SMALLEST_NOISE, MAX_HISTOGRAM_SIGMA)
+
+
+def calibrate_laplace(epsilon: float, delta: float, count: int) -> float:
+    """Return the scale b for `count` histograms of discrete Laplace counts: the smallest within 1e-3, never too small.
+
+    Raises
+    ------
+    PolicyError
+        CSL-P104, CSL-P105 for a bad target; CSL-P107 when no b from 0.05 to 10^5 hits it.
+    DocumentError
+        CSL-P108 for a count outside 1 to 10^6.
+    """
+    check_epsilon(epsilon)
+    check_delta(delta)
+    _check_plan(1.0, count)
+
+    def build(scale: float) -> PrivacyEvent:
+        return DiscreteLaplaceHistogram(scale=scale, count=count)
+
+    start = min(math.sqrt(count) / gaussian_mu(epsilon, delta), count / epsilon)
+    return _smallest_sigma(build, epsilon, delta, start, MIN_SCALE, MAX_SCALE)
+
+
+def calibrate_secure_sum(
+    epsilon: float,
+    delta: float,
+    sampling_rate: float,
+    steps: int,
+    *,
+    sensitivity: float,
+    dimension: int,
+    members: int,
+) -> float:
+    """Return the honest members' sigma together, in grid units, for secure sums: the smallest within 1e-3, at least 200,
+    never too small.
+
+    Parameters
+    ----------
+    epsilon, delta, sampling_rate, steps:
+        As for `calibrate_noise`.
+    sensitivity, dimension, members:
+        As in `SecureSum`.
+
+    Raises
+    ------
+    PolicyError
+        CSL-P104, CSL-P105 for a bad target; CSL-P107 when no sigma up to 2 x 10^6 hits it.
+    DocumentError
+        CSL-P108 for a sampling rate outside [1e-6, 1], steps outside 1 to 10^6, or a sum that no `SecureSum` describes.
+    """
+    check_epsilon(epsilon)
+    check_delta(delta)
+    _check_plan(sampling_rate, steps)
+    if not (0.0 < sensitivity <= 1e6 and 1 <= dimension <= MAX_DIMENSION and 1 <= members <= MAX_MEMBERS):
+        raise DocumentError(
+            "CSL-P108",
+            f"A secure sum has a sensitivity above 0 and up to 10^6 grid units, 1 to {MAX_DIMENSION} coordinates and 1 to "
+            f"{MAX_MEMBERS} members, not {sensitivity}, {dimension} and {members}.",
+            "Correct the study's privacy terms.",
+        )
+
+    def build(sigma: float) -> PrivacyEvent:
+        return SecureSum(
+            sigma=sigma,
+            members=members,
+            sensitivity=sensitivity,
+            sampling_rate=sampling_rate,
+            steps=steps,
+            dimension=dimension,
+        )
+
+    least = max(
+        SMALLEST_SHARED_NOISE,
+        math.hypot(1.001 * SMALLEST_NOISE * sensitivity, math.sqrt(SMOOTHING)),
+    )
+    start = _first_noise(epsilon, delta, sampling_rate, steps) * sensitivity
+    most = min(LARGEST_SHARED_NOISE, LARGEST_NOISE * sensitivity)
+    if least > most:
+        raise _out_of_reach(most, epsilon, delta)
+    return _smallest_sigma(build, epsilon, delta, start, least, most)
+
+
+def _first_noise(epsilon: float, delta: float, sampling_rate: float, steps: int) -> float:
+    """The central limit of Bu, Dong, Long, Su 2020: mu = q sqrt(T (e^(1/sigma^2) - 1)); a first guess, no more."""
+    mu = gaussian_mu(epsilon, delta)
+    if sampling_rate == 1.0:
+        return math.sqrt(steps) / mu
+    return float(math.log1p(mu**2 / (steps * sampling_rate**2)) ** -0.5)
 
 
 def _check_plan(sampling_rate: float, steps: int) -> None:
@@ -252,7 +277,7 @@ def _check_plan(sampling_rate: float, steps: int) -> None:
 
 
 def _smallest_sigma(
-    build: Callable[[float], PrivacyEvent], target: float, delta: float, start: float, largest: float
+    build: Callable[[float], PrivacyEvent], target: float, delta: float, start: float, smallest: float, largest: float
 ) -> float:
     """Secant on (ln sigma, ln epsilon) in a bracket; every sigma that is returned has been priced at most `target`."""
 
@@ -260,10 +285,10 @@ def _smallest_sigma(
         event = build(math.exp(log_sigma))
         if expected_disclosure(event) > MAX_DISCLOSURE:
             return _CAP
-        value = _epsilon(event_distribution(event), delta - numerical_delta([event]))
+        value = _epsilon(composed_distribution([event]), delta - numerical_delta([event]))
         return min(max(math.log(value / target), -_CAP), _CAP) if value > 0.0 else -_CAP
 
-    floor, limit = math.log(SMALLEST_NOISE * (1.0 + 1e-12)), math.log(largest * (1.0 - 1e-12))
+    floor, limit = math.log(smallest * (1.0 + 1e-12)), math.log(largest * (1.0 - 1e-12))
     unsafe, safe = -math.inf, math.inf
     trial = min(max(math.log(start), floor), limit)
     value, slope = excess(trial), -1.0
@@ -284,7 +309,11 @@ def _smallest_sigma(
             return math.exp(trial)
     if math.isfinite(safe):
         return math.exp(safe)
-    raise PolicyError(
+    raise _out_of_reach(largest, target, delta)
+
+
+def _out_of_reach(largest: float, target: float, delta: float) -> PolicyError:
+    return PolicyError(
         "CSL-P107",
         f"No noise up to {largest:.0f} brings these releases to epsilon {target} at delta {delta}.",
         "Ask for fewer steps or a larger budget.",

@@ -5,9 +5,8 @@ probability delta0, discloses at least as much. Tokens add up under full adaptiv
 2210.17520; Koskela, Tobaben and Honkela 2022, arXiv 2209.15596): give run t a Brownian increment of length mu_t^2;
 while the sum of mu^2 stays below B on every path, the transcript is sqrt(B)-GDP, and the delta0s add.
 
-The public rule for shares, a function of the policy's delta and of nothing else: a tenth of delta is set aside for
-the delta0s, in equal shares for `MAX_RUNS` runs. So a policy at delta = 1e-6 prices its runs at delta0 = 1e-9 and
-admits 100 of them.
+Shares of delta: `DISCLOSURE_SHARE` of a budget's delta is set aside for the delta0s. A run takes as large a part of it
+as of the budget's mu^2 (`disclosure_share`), so that neither runs out before the other.
 """
 
 import math
@@ -19,53 +18,19 @@ from typing import Any
 import mpmath
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 from scipy.special import ndtri
 
-from federation.document import Document
 from federation.errors import PolicyError
-from privacy.accounting import (
-    GRID,
-    MAX_EPSILON,
-    check_delta,
-    check_epsilon,
-    composed_distribution,
-    numerical_delta,
-)
+from privacy.accounting import MAX_EPSILON, check_delta, check_epsilon
+from privacy.cost import FEMTO, NANO, Bound, Cost
+from privacy.distributions import composed_distribution, numerical_delta
 from privacy.events import PrivacyEvent
 
-NANO = 10**9
-FEMTO = 10**15
-MAX_RUNS = 100
 DISCLOSURE_SHARE = 10  # one part in so many of delta is for the delta0s
-MIN_DELTA0 = 1e-11
-MAX_DELTA0 = 1e-7
+MIN_FEMTO = 10**4  # 1e-11
+MAX_FEMTO = 10**13  # 1e-2: more than a tenth of any delta
 MAX_MU = 100.0
 _DIGITS = 50
-_MAX_INTEGER = (1 << 53) - 1  # of canonical JSON
-
-
-class Token(Document):
-    """The price of one run, or the sum of many.
-
-    Attributes
-    ----------
-    mu_squared_nano:
-        mu^2 in units of 1e-9, rounded up.
-    delta_femto:
-        delta0 in units of 1e-15, rounded up.
-    """
-
-    mu_squared_nano: int = Field(ge=0, le=_MAX_INTEGER)
-    delta_femto: int = Field(ge=0, le=_MAX_INTEGER)
-
-
-def total(tokens: Iterable[Token]) -> Token:
-    """Return the sum of `tokens`, exact."""
-    items = list(tokens)
-    return Token(
-        mu_squared_nano=sum(item.mu_squared_nano for item in items), delta_femto=sum(item.delta_femto for item in items)
-    )
 
 
 def delta_budget(delta: float) -> int:
@@ -80,32 +45,42 @@ def delta_budget(delta: float) -> int:
     return math.floor(_decimal(delta) * FEMTO / DISCLOSURE_SHARE)
 
 
-def run_delta(delta: float) -> float:
-    """Return delta0, at which each run of a policy with this `delta` is priced: `delta` / 1000, at most 1e-7.
+def token_bound(epsilon: float, delta: float) -> Bound:
+    """Return a budget as tokens enforce it. Raises PolicyError (CSL-P104, CSL-P105) as `capacity`."""
+    disclosed = delta_budget(delta)
+    return Bound(epsilon=epsilon, delta=delta, capacity=Cost(nano=capacity(epsilon, delta, disclosed), femto=disclosed))
 
-    `MAX_RUNS` runs at this price fit into `delta_budget(delta)`.
+
+def disclosure_share(nano_ref: int, bounds: Iterable[Bound]) -> int:
+    """Return delta0 of a run in units of 1e-15: of the deltas set aside, the part that `nano_ref` takes of the capacity.
+
+    At every bound the run gets floor(`nano_ref` E / M), at most E, and of these the least. So the delta0s of runs that fit add up to
+    at most E, but for those at the floor of 1e-11. Rounded down to two significant digits.
+    """
+    capacities = [bound.capacity for bound in bounds]
+    tightest = min(nano_ref * capacity.femto // max(capacity.nano, 1) for capacity in capacities)
+    share = max(min(tightest, *(capacity.femto for capacity in capacities)), MIN_FEMTO)
+    unit: int = 10 ** max(len(str(share)) - 2, 0)
+    return share // unit * unit
+
+
+def token_price(events: Sequence[PrivacyEvent], bounds: Iterable[Bound]) -> Cost:
+    """Return the token of one run of `events`, at the delta0 that its own size gives it under `bounds`.
+
+    The size is first taken at the largest delta0 that it may get, where it is least.
 
     Raises
     ------
     PolicyError
-        CSL-P104 for a bad `delta`; CSL-P109 below 1e-8, where the rounding of the distributions would eat the shares.
+        CSL-P106, CSL-P109, CSL-P110 as `price`.
     """
-    share = float(Fraction(delta_budget(delta) // MAX_RUNS, FEMTO))
-    if share < MIN_DELTA0:
-        raise PolicyError(
-            "CSL-P109",
-            f"The open mode needs a delta of at least {MIN_DELTA0 * DISCLOSURE_SHARE * MAX_RUNS}, not {delta}.",
-            "Raise delta, or use a plan.",
-        )
-    return min(share, MAX_DELTA0)
+    whole = list(bounds)
+    first = token_nano(events, max(min(bound.capacity.femto for bound in whole), MIN_FEMTO))
+    femto = max(disclosure_share(first, whole), _least_femto(events))
+    return Cost(nano=token_nano(events, femto), femto=femto)
 
 
-def _decimal(value: float) -> Fraction:
-    """The number that documents show for a float: its shortest decimal, as canonical JSON writes it."""
-    return Fraction(repr(float(value)))
-
-
-def price(events: Sequence[PrivacyEvent], delta0: float = 1e-9) -> Token:
+def price(events: Sequence[PrivacyEvent], delta0: float = 1e-9) -> Cost:
     """Return the token of one run that consists of `events`.
 
     The events are composed as one run: their parameters are fixed before it starts.
@@ -115,25 +90,50 @@ def price(events: Sequence[PrivacyEvent], delta0: float = 1e-9) -> Token:
     events:
         At least one event.
     delta0:
-        The run's chance of full disclosure, 1e-11 to 1e-7: `run_delta` of the policy's delta.
+        The run's chance of full disclosure, 1e-11 to 1e-2.
 
     Raises
     ------
     PolicyError
         CSL-P109 for a bad `delta0` or no event; CSL-P110 when no mu up to 100 dominates.
     """
-    if not events or not MIN_DELTA0 <= delta0 <= MAX_DELTA0:
-        raise PolicyError(
-            "CSL-P109",
-            f"A run needs at least one event and a delta0 from {MIN_DELTA0} to {MAX_DELTA0}, not {delta0}.",
-            "Price it at the share that the policy's delta gives.",
-        )
+    if not MIN_FEMTO <= delta0 * FEMTO <= MAX_FEMTO:
+        raise _bad_run(delta0)
+    femto = math.ceil(_decimal(delta0) * FEMTO)
+    return Cost(nano=token_nano(events, femto), femto=femto)
+
+
+def token_nano(events: Sequence[PrivacyEvent], femto: int) -> int:
+    """Return mu^2 of one run of `events`, in units of 1e-9, at delta0 = `femto` x 1e-15. Raises as `price`."""
+    if not events or not MIN_FEMTO <= femto <= MAX_FEMTO:
+        raise _bad_run(femto / FEMTO)
+    delta0 = femto / FEMTO
     mu = max(smallest_mu(pi, alpha, delta0) for pi, alpha in thresholds(events))
     if not mu <= MAX_MU:
         raise PolicyError(
             "CSL-P110", "The run discloses too much for the open mode to price.", "Use more noise or fewer steps."
         )
-    return Token(mu_squared_nano=math.ceil(mu * mu * NANO), delta_femto=math.ceil(_decimal(delta0) * FEMTO))
+    return math.ceil(mu * mu * NANO)
+
+
+def _bad_run(delta0: float) -> PolicyError:
+    return PolicyError(
+        "CSL-P109",
+        f"A run needs at least one event and a delta0 from {MIN_FEMTO / FEMTO:g} to {MAX_FEMTO / FEMTO:g}, not {delta0}.",
+        "Price it at the share that the policy's delta gives.",
+    )
+
+
+def _least_femto(events: Sequence[PrivacyEvent]) -> int:
+    """Twice what rounding alone takes, in two digits rounded up: below, no mu would dominate."""
+    needed = math.ceil(2.0 * numerical_delta(events) * FEMTO)
+    unit: int = 10 ** max(len(str(needed)) - 2, 0)
+    return -(-needed // unit) * unit
+
+
+def _decimal(value: float) -> Fraction:
+    """The number that documents show for a float: its shortest decimal, as canonical JSON writes it."""
+    return Fraction(repr(float(value)))
 
 
 def thresholds(events: Sequence[PrivacyEvent]) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
@@ -160,7 +160,7 @@ def _direction(
     dense = pmf.to_dense_pmf()
     first = max(0, -dense._lower_loss)
     mass = np.maximum(dense._probs[first:], 0.0)
-    loss = (np.arange(first, first + mass.size) + dense._lower_loss) * GRID
+    loss = (np.arange(first, first + mass.size) + dense._lower_loss) * dense._discretization
     power = np.cumsum(mass[::-1])
     false_alarms = np.cumsum((mass * np.exp(-loss))[::-1])
     return np.append(0.0, power) + (dense._infinity_mass + rounding), np.append(0.0, false_alarms)
@@ -205,14 +205,6 @@ def capacity(epsilon: float, delta: float, delta_femto_budget: int) -> int:
     return low
 
 
-def admits(spent: Token, cost: Token, capacity: int, delta_femto_budget: int) -> bool:
-    """Return whether a run that costs `cost` may start after runs that cost `spent`: integers only."""
-    return (
-        spent.mu_squared_nano + cost.mu_squared_nano <= capacity
-        and spent.delta_femto + cost.delta_femto <= delta_femto_budget
-    )
-
-
 def token_epsilon(sum_m: int, sum_e: int, delta: float) -> float:
     """Return the epsilon that tokens adding up to (`sum_m`, `sum_e`) enforce at `delta`, rounded up by less than 1e-9.
 
@@ -246,7 +238,7 @@ class _Decision:
             raise PolicyError(
                 "CSL-P111",
                 f"The shares for full disclosure, {delta_femto} x 1e-15, must be at least 0 and below delta {delta}.",
-                "Set aside a tenth of delta.",
+                "Spend less, or look at a larger delta.",
             )
 
     def __call__(self, mu_squared_nano: int) -> bool:

@@ -1,6 +1,8 @@
-"""Prices against exact small cases, the analytic Gaussian, and Renyi accounting."""
+"""Prices against exact small cases, the analytic Gaussian, Renyi accounting, and an independent computation."""
 
+import importlib.util
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,29 +14,34 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 
 from federation.errors import DocumentError, PolicyError
+from privacy import distributions
 from privacy.accounting import (
     calibrate_histogram,
+    calibrate_laplace,
     calibrate_noise,
-    composed_distribution,
+    calibrate_secure_sum,
     delta,
     epsilon,
-    expected_disclosure,
     gaussian_log_delta,
     gaussian_mu,
-    numerical_delta,
 )
-from privacy.events import DiscreteGaussianHistogram, PrivacyEvent, SubsampledGaussian
-
-GAUSSIANS = st.builds(
+from privacy.distributions import composed_distribution, expected_disclosure, numerical_delta, sum_distance
+from privacy.events import (
+    DiscreteGaussianHistogram,
+    DiscreteLaplaceHistogram,
+    PrivacyEvent,
+    SecureSum,
     SubsampledGaussian,
-    noise_multiplier=st.floats(0.7, 8.0),
-    sampling_rate=st.sampled_from([0.01, 0.1, 0.5, 1.0]),
-    steps=st.integers(1, 40),
 )
-HISTOGRAMS = st.builds(
-    DiscreteGaussianHistogram, sigma=st.floats(1.0, 50.0), count=st.integers(1, 5), scale=st.sampled_from([1, 3])
+from tests.privacy.random_events import MIXES
+
+_SPEC = importlib.util.spec_from_file_location(
+    "accounting_reference", Path(__file__).parents[2] / "benchmarks" / "accounting_reference.py"
 )
-MIXES = st.lists(GAUSSIANS | HISTOGRAMS, min_size=1, max_size=4)
+assert _SPEC is not None and _SPEC.loader is not None
+_REFERENCE = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(_REFERENCE)
+reference_epsilon = _REFERENCE.reference_epsilon
 
 
 def gaussian(noise_multiplier: float, sampling_rate: float = 1.0, steps: int = 1) -> SubsampledGaussian:
@@ -101,6 +108,139 @@ def test_histograms_are_the_exact_value_rounded_up(sigma: float, scale: int, cou
     assert exact <= mine <= exact * 1.02 + 1e-8
 
 
+def laplace(scale: float, count: int = 1) -> DiscreteLaplaceHistogram:
+    return DiscreteLaplaceHistogram(scale=scale, count=count)
+
+
+def shared(sigma: float, sensitivity: float, rate: float = 1.0, steps: int = 1, dimension: int = 1) -> SecureSum:
+    return SecureSum(
+        sigma=sigma, members=4, sensitivity=sensitivity, sampling_rate=rate, steps=steps, dimension=dimension
+    )
+
+
+@pytest.mark.parametrize(("scale", "count"), [(0.5, 1), (2.0, 1), (2.0, 2), (20.0, 2), (7.3, 2)])
+@pytest.mark.parametrize("eps", [0.01, 0.1, 0.6])
+def test_laplace_counts_are_the_exact_value_rounded_up(scale: float, count: int, eps: float) -> None:
+    x = np.arange(-1500, 1501)
+    law = np.exp(-np.abs(x) / scale)
+    law /= law.sum()
+    moved = np.roll(law, 1)
+    if count == 2:
+        law, moved = np.outer(law, law).ravel(), np.outer(moved, moved).ravel()
+    exact = float(np.maximum(law - math.exp(eps) * moved, 0.0).sum())
+    assert exact - 1e-15 <= delta([laplace(scale, count)], eps) <= exact * 1.01 + 1e-6
+
+
+def test_a_laplace_count_is_pure() -> None:
+    assert epsilon([laplace(19.3)], 1e-9) == pytest.approx(1 / 19.3, rel=2e-4)
+    assert epsilon([laplace(10.0)], 1e-9) == pytest.approx(0.1, abs=1e-6)
+    assert calibrate_laplace(0.1, 1e-9, 1) == pytest.approx(10.0, rel=1.5e-3)
+
+
+@pytest.mark.parametrize(
+    ("sigma", "sensitivity", "rate"), [(200.0, 200.0, 0.1), (200.0, 70.0, 0.5), (300.0, 100.0, 1.0)]
+)
+@pytest.mark.parametrize("eps", [0.02, 0.3, 1.0])
+def test_a_secure_sum_of_four_members_is_below_its_price(
+    sigma: float, sensitivity: float, rate: float, eps: float
+) -> None:
+    """The law of four members' discrete Gaussians, added up exactly, with and without a customer that may be drawn."""
+    x = np.arange(-4096, 4096)
+    one = np.exp(-(x.astype(float) ** 2) / (2.0 * sigma**2 / 4.0))
+    spectrum = np.fft.fft(np.fft.ifftshift(one / one.sum())) ** 4
+    plain = np.maximum(np.fft.fftshift(np.fft.ifft(spectrum).real), 0.0)
+    mixture = (1.0 - rate) * plain + rate * np.roll(plain, int(sensitivity))
+    exact = max(
+        float(np.maximum(mixture - math.exp(eps) * plain, 0.0).sum()),
+        float(np.maximum(plain - math.exp(eps) * mixture, 0.0).sum()),
+    )
+    assert exact <= delta([shared(sigma, sensitivity, rate)], eps) <= exact * 1.02 + 2e-9
+
+
+def test_the_continuous_gaussian_of_the_same_sigma_is_no_bound() -> None:
+    """Why 4 is taken off the variance: total variation of neighbouring discrete Gaussians of sigma = 4, eight apart each
+    way, lies above that of the continuous ones."""
+    x = np.arange(-200, 201)
+    law = np.exp(-(x.astype(float) ** 2) / 32.0)
+    law /= law.sum()
+    shifts = range(1, 40)
+    discrete = [float(np.maximum(law - np.roll(law, shift), 0.0).sum()) for shift in shifts]
+    continuous = [2.0 * norm.cdf(shift / 8.0) - 1.0 for shift in shifts]
+    smoothed = [2.0 * norm.cdf(shift / (2.0 * math.sqrt(12.0))) - 1.0 for shift in shifts]
+    assert any(mine > other for mine, other in zip(discrete, continuous, strict=True))
+    assert all(mine <= other for mine, other in zip(discrete, smoothed, strict=True))
+
+
+def test_what_secure_sums_lack_to_the_continuous_gaussian_is_charged() -> None:
+    event = shared(1e4, 100.0, 0.1, 1000, 10_000)
+    assert 1e7 * 2.1e-34 < sum_distance(event) < 1e-25
+    assert numerical_delta([event]) == pytest.approx(1e-12 + 2e-13 + (1 + math.exp(30)) * sum_distance(event))
+    assert sum_distance(shared(1e4, 100.0, 0.1, 1000, 20_000)) == pytest.approx(2 * sum_distance(event))
+
+
+REFERENCES: list[list[PrivacyEvent]] = [
+    [gaussian(2.0, 0.1, 150)],
+    [gaussian(8.0, 0.01, 1000)],
+    [gaussian(2.0, 0.001, 10_000)],
+    [gaussian(0.7, 0.01, 300)],
+    [gaussian(50.0, 0.1, 150)],
+    [laplace(19.3)],
+    [laplace(19.3), laplace(7.7)],
+    [laplace(200.0, 60), DiscreteGaussianHistogram(sigma=30.0, count=20)],
+    [
+        gaussian(4.0, 0.1, 150),
+        laplace(20.0, 10),
+        DiscreteGaussianHistogram(sigma=16.0, count=2),
+        shared(1000, 200, 0.1, 60),
+    ],
+]
+
+
+@pytest.mark.parametrize("events", REFERENCES, ids=range(len(REFERENCES)))
+def test_agrees_with_an_independent_computation_and_lies_above_it(events: list[PrivacyEvent]) -> None:
+    exact = reference_epsilon(events, 1e-6, step=2e-5, reach=10.0)
+    assert exact * (1 - 1e-4) - 2e-5 <= epsilon(events, 1e-6) <= exact * 1.002
+
+
+def test_the_independent_computation_finds_the_analytic_gaussian() -> None:
+    exact = reference_epsilon([gaussian(4.0, 1.0, 10)], 1e-6)
+    assert gaussian_log_delta(math.sqrt(10) / 4.0, exact) == pytest.approx(math.log(1e-6), abs=1e-4)
+
+
+@pytest.mark.parametrize("events", REFERENCES, ids=range(len(REFERENCES)))
+def test_agrees_with_a_finer_grid(events: list[PrivacyEvent], monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = epsilon(events, 1e-6)
+    caches = (distributions._event_distribution, distributions._composed)
+    monkeypatch.setattr(distributions, "GRID", 1e-4)
+    monkeypatch.setattr(distributions, "_FINENESS", 0.01)
+    monkeypatch.setattr(distributions, "_FINENESS_AT_BOUND", 3e-5)
+    for cache in caches:
+        cache.cache_clear()
+    finer = epsilon(events, 1e-6)
+    for cache in caches:
+        cache.cache_clear()
+    assert finer * (1 - 3e-5) <= usual <= finer * 1.002  # the grids are not parts of one another
+
+
+@given(MIXES)
+@settings(max_examples=10, deadline=None)
+def test_a_coarser_grid_dominates(events: list[PrivacyEvent]) -> None:
+    fine = composed_distribution(events)
+    coarse = distributions._coarsened(fine, 3)
+    points = np.linspace(0.0, 3.0, 31)
+    assert np.all(coarse.get_delta_for_epsilon(points) >= fine.get_delta_for_epsilon(points) - 1e-14)
+    for one, other in ((fine._pmf_remove, coarse._pmf_remove), (fine._pmf_add, coarse._pmf_add)):
+        first, second = one.to_dense_pmf(), other.to_dense_pmf()
+        assert second._discretization == pytest.approx(8 * first._discretization)
+        for power in (0.0, 1.0):  # the masses p, and p e^-loss, both stay
+            sums = [
+                float(np.sum(item._probs * np.exp(-power * item._discretization * np.arange(item._probs.size))))
+                * math.exp(-power * item._discretization * item._lower_loss)
+                for item in (first, second)
+            ]
+            assert sums[0] == pytest.approx(sums[1], rel=1e-9)
+
+
 @pytest.mark.parametrize(
     ("sigma", "rate", "steps"), [(1.0, 0.1, 100), (2.0, 0.05, 500), (0.8, 0.01, 1000), (5.0, 0.3, 30)]
 )
@@ -120,12 +260,12 @@ def test_between_the_optimistic_distribution_and_renyi(sigma: float, rate: float
 
 
 @given(MIXES, st.randoms())
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 def test_order_does_not_matter_and_more_never_costs_less(events: list[PrivacyEvent], random: object) -> None:
     whole = epsilon(events, 1e-6)
     random.shuffle(shuffled := list(events))  # type: ignore[attr-defined]
     assert epsilon(shuffled, 1e-6) == whole
-    assert epsilon(events[1:], 1e-6) <= whole + 1e-9
+    assert epsilon(events[1:], 1e-6) <= whole * 1.0005 + 1e-4
     assert epsilon(events, 1e-7) >= whole >= epsilon(events, 1e-5)
     if 0.0 < whole <= 100.0:
         assert delta(events, whole) == pytest.approx(1e-6, rel=1e-4)
@@ -133,8 +273,8 @@ def test_order_does_not_matter_and_more_never_costs_less(events: list[PrivacyEve
 
 def test_splitting_an_event_changes_nothing_much() -> None:
     together = epsilon([gaussian(1.0, 0.1, 100)], 1e-6)
-    assert epsilon([gaussian(1.0, 0.1, 50)] * 2, 1e-6) == pytest.approx(together, abs=1e-6)
-    assert epsilon([gaussian(1.0, 0.1, 30), gaussian(1.0, 0.1, 70)], 1e-6) == pytest.approx(together, abs=1e-6)
+    assert epsilon([gaussian(1.0, 0.1, 50)] * 2, 1e-6) == pytest.approx(together, rel=1e-4)
+    assert epsilon([gaussian(1.0, 0.1, 30), gaussian(1.0, 0.1, 70)], 1e-6) == pytest.approx(together, rel=1e-4)
 
 
 def test_nothing_costs_nothing() -> None:
@@ -146,7 +286,7 @@ def test_nothing_costs_nothing() -> None:
 
 
 @given(st.floats(0.05, 8.0), st.sampled_from([1e-5, 1e-8]), st.sampled_from([0.01, 0.1, 0.4, 1.0]), st.integers(1, 500))
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=7, deadline=None)
 def test_calibrated_noise_is_enough_and_hardly_more(target: float, at: float, rate: float, steps: int) -> None:
     sigma = calibrate_noise(target, at, rate, steps)
     assert epsilon([gaussian(sigma, rate, steps)], at) <= target
@@ -155,11 +295,54 @@ def test_calibrated_noise_is_enough_and_hardly_more(target: float, at: float, ra
 
 
 @given(st.floats(0.05, 10.0), st.sampled_from([1e-5, 1e-7]), st.integers(1, 20))
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=7, deadline=None)
 def test_calibrated_histograms_are_enough_and_hardly_more(target: float, at: float, count: int) -> None:
     sigma = calibrate_histogram(target, at, count)
     assert epsilon([DiscreteGaussianHistogram(sigma=sigma, count=count)], at) <= target
     assert epsilon([DiscreteGaussianHistogram(sigma=sigma / 1.0015, count=count)], at) > target
+
+
+@given(st.floats(0.05, 10.0), st.sampled_from([1e-5, 1e-7]), st.integers(1, 20))
+@settings(max_examples=10, deadline=None)
+def test_calibrated_laplace_counts_are_enough_and_hardly_more(target: float, at: float, count: int) -> None:
+    scale = calibrate_laplace(target, at, count)
+    assert epsilon([laplace(scale, count)], at) <= target
+    if scale > 0.0508:
+        assert epsilon([laplace(scale / 1.0015, count)], at) > target
+
+
+@given(st.floats(0.05, 8.0), st.sampled_from([1e-5, 1e-8]), st.sampled_from([0.01, 0.1, 1.0]), st.integers(1, 500))
+@settings(max_examples=5, deadline=None)
+def test_calibrated_secure_sums_are_enough_and_hardly_more(target: float, at: float, rate: float, steps: int) -> None:
+    def sums(sigma: float) -> list[PrivacyEvent]:
+        return [SecureSum(sigma=sigma, members=9, sensitivity=900, sampling_rate=rate, steps=steps, dimension=200)]
+
+    sigma = calibrate_secure_sum(target, at, rate, steps, sensitivity=900.0, dimension=200, members=9)
+    assert sigma >= 200.0
+    assert epsilon(sums(sigma), at) <= target
+    if sigma > 201.0:
+        assert epsilon(sums(sigma / 1.0015), at) > target
+
+
+def test_secure_sums_never_get_less_noise_than_the_theorem_needs() -> None:
+    assert calibrate_secure_sum(50.0, 1e-5, 0.1, 10, sensitivity=10.0, dimension=10, members=4) == pytest.approx(200.0)
+
+
+@pytest.mark.parametrize(
+    ("sensitivity", "dimension", "members"),
+    [(0.0, 1, 1), (-1.0, 1, 1), (math.nan, 1, 1), (math.inf, 1, 1), (1.0, 0, 1), (1.0, 1, 0), (1.0, 1, 1001)],
+)
+def test_bad_secure_sums(sensitivity: float, dimension: int, members: int) -> None:
+    with pytest.raises(DocumentError) as caught:
+        calibrate_secure_sum(1.0, 1e-6, 0.1, 10, sensitivity=sensitivity, dimension=dimension, members=members)
+    assert caught.value.code == "CSL-P108"
+
+
+@pytest.mark.parametrize("sensitivity", [1e-6, 1e6])
+def test_secure_sums_out_of_reach(sensitivity: float) -> None:
+    with pytest.raises(PolicyError) as caught:
+        calibrate_secure_sum(0.01, 1e-6, 1.0, 1000, sensitivity=sensitivity, dimension=10, members=4)
+    assert caught.value.code == "CSL-P107"
 
 
 def test_calibrating_a_gaussian_finds_the_analytic_sigma() -> None:
@@ -176,6 +359,8 @@ def test_bad_delta(bad: float) -> None:
         lambda: epsilon([], bad),
         lambda: calibrate_noise(1.0, bad, 0.1, 1),
         lambda: calibrate_histogram(1.0, bad, 1),
+        lambda: calibrate_laplace(1.0, bad, 1),
+        lambda: calibrate_secure_sum(1.0, bad, 0.1, 1, sensitivity=100.0, dimension=1, members=1),
     ):
         with pytest.raises(PolicyError) as caught:
             call()
@@ -188,6 +373,8 @@ def test_bad_epsilon_and_no_privacy_at_all(bad: float) -> None:
         lambda: delta([], bad),
         lambda: calibrate_noise(bad, 1e-6, 0.1, 1),
         lambda: calibrate_histogram(bad, 1e-6, 1),
+        lambda: calibrate_laplace(bad, 1e-6, 1),
+        lambda: calibrate_secure_sum(bad, 1e-6, 0.1, 1, sensitivity=100.0, dimension=1, members=1),
     ):
         with pytest.raises(PolicyError) as caught:
             call()
@@ -242,3 +429,5 @@ def test_expected_disclosure_bounds_both_directions(sigma: float, rate: float) -
     assert 7 * kl(mixture, plain, width) <= bound * (1 + 1e-9)
     assert 7 * kl(plain, mixture, width) <= bound * (1 + 1e-9)
     assert expected_disclosure(DiscreteGaussianHistogram(sigma=4.0, count=2, scale=4)) == 1.0
+    p = 1.0 / (1.0 + math.exp(-0.5))
+    assert expected_disclosure(laplace(2.0, 3)) == pytest.approx(3 * 0.5 * (2 * p - 1))

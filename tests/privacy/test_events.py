@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from federation.errors import DocumentError
-from privacy.events import DiscreteGaussianHistogram, PrivacyEvent, SubsampledGaussian
+from privacy.events import (
+    DiscreteGaussianHistogram,
+    DiscreteLaplaceHistogram,
+    PrivacyEvent,
+    SecureSum,
+    SubsampledGaussian,
+    releases,
+)
 
 ADAPTER: TypeAdapter[PrivacyEvent] = TypeAdapter(PrivacyEvent)
 GAUSSIANS = st.builds(
@@ -21,9 +28,19 @@ GAUSSIANS = st.builds(
 HISTOGRAMS = st.builds(
     DiscreteGaussianHistogram, sigma=st.floats(0.1, 1e5), count=st.integers(1, 10**6), scale=st.integers(1, 10**6)
 )
+LAPLACE = st.builds(DiscreteLaplaceHistogram, scale=st.floats(0.05, 1e5), count=st.integers(1, 10**6))
+SUMS = st.builds(
+    SecureSum,
+    sigma=st.floats(200.0, 2e6),
+    members=st.integers(1, 1000),
+    sensitivity=st.floats(2.0, 1500.0),
+    sampling_rate=st.floats(0.0, 1.0, exclude_min=True),
+    steps=st.integers(1, 10**6),
+    dimension=st.integers(1, 10**8),
+)
 
 
-@given(GAUSSIANS | HISTOGRAMS)
+@given(GAUSSIANS | HISTOGRAMS | LAPLACE | SUMS)
 def test_round_trip_by_kind(event: PrivacyEvent) -> None:
     content = event.canonical()
     assert type(event).from_canonical(content) == event
@@ -39,6 +56,47 @@ def test_canonical_bytes_stay_what_they_are() -> None:
     assert DiscreteGaussianHistogram(sigma=8, count=2).canonical() == (
         b'{"count":2,"kind":"discrete_gaussian_histogram","scale":1,"sigma":8}'
     )
+    assert DiscreteLaplaceHistogram(scale=20.0, count=3).canonical() == (
+        b'{"count":3,"kind":"discrete_laplace_histogram","scale":20}'
+    )
+    assert shared().canonical() == (
+        b'{"dimension":50,"kind":"secure_sum","members":4,"sampling_rate":0.1,"sensitivity":100,"sigma":400,"steps":150}'
+    )
+
+
+def shared(**change: Any) -> SecureSum:
+    good = {"sigma": 400.0, "members": 4, "sensitivity": 100.0, "sampling_rate": 0.1, "steps": 150, "dimension": 50}
+    return SecureSum(**(good | change))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"sigma": 199.0},
+        {"members": 0},
+        {"members": 1001},
+        {"sigma": 200.0, "members": 1000, "sensitivity": 0.0},
+        {"sigma": 200.0, "sensitivity": 2001.0},
+        {"sensitivity": 1e-4},
+        {"sensitivity": -1.0},
+        {"dimension": 0},
+        {"sampling_rate": 0.0},
+    ],
+)
+def test_secure_sums_that_no_theorem_covers_are_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        shared(**change)
+
+
+@given(SUMS)
+def test_a_secure_sum_has_less_noise_than_its_own_sigma(event: SecureSum) -> None:
+    assert event.noise_multiplier < event.sigma / event.sensitivity
+    assert (event.noise_multiplier * event.sensitivity) ** 2 <= event.sigma**2 - 4.0
+
+
+def test_releases() -> None:
+    assert releases(shared()) == 150
+    assert releases(DiscreteLaplaceHistogram(scale=1.0, count=7)) == 7
 
 
 @pytest.mark.parametrize(
