@@ -90,7 +90,9 @@ def load_yaml(path: Path, model: type[D]) -> D:
 def parse_yaml(content: bytes, model: type[D], source: str) -> D:
     """Parse YAML bytes as `model`; `source` names them in messages. Raises as `load_yaml`."""
     try:
-        root = yaml.compose(content.decode("utf-8"), Loader=yaml.SafeLoader)
+        text = content.decode("utf-8")
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        anchors = [token.start_mark.line + 1 for token in yaml.scan(text) if isinstance(token, yaml.AnchorToken)]
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         line = getattr(getattr(error, "problem_mark", None), "line", None)
         where = "" if line is None else f", line {line + 1}"
@@ -99,7 +101,7 @@ def parse_yaml(content: bytes, model: type[D], source: str) -> D:
     if root is None:
         raise DocumentError("CSL-F104", f"{source} is empty.", "Write the document, or check the path.")
     lines: dict[Path_, int] = {}
-    problems: list[str] = []
+    problems = [f"line {line}: anchors and aliases are not allowed; write the value out" for line in anchors]
     tree = _plain(root, (), lines, problems, set())
     if not problems:
         try:

@@ -20,6 +20,8 @@ from federation.contract import Name
 from federation.document import Document
 from federation.encoding import sha256_hex
 from federation.errors import IntegrityError
+from federation.merkle import MAX_PROOF
+from federation.note import MAX_NOTE_BYTES, MAX_SIZE
 from federation.signing import Hex32, Signature, sign_bytes, verify_bytes
 from federation.study import StudySpec
 
@@ -31,14 +33,23 @@ MAX_HEADER_BYTES = 1 << 20
 Positive = Annotated[float, Field(gt=0, le=1e9)]
 # Away from the smallest and largest floats, where clipping and noise would not be what is accounted.
 Scale = Annotated[float, Field(ge=1e-6, le=1e6)]
+Nonce = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+NoteText = Annotated[str, Field(min_length=1, max_length=MAX_NOTE_BYTES)]
+TreeSize = Annotated[int, Field(ge=0, le=MAX_SIZE)]
+ProofHashes = Annotated[tuple[Hex32, ...], Field(max_length=MAX_PROOF)]
 
 
 class Hello(Document):
-    """Asks a node who it is: the reply proves it by its signature over the nonce."""
+    """Asks a node who it is: the reply proves it by its signature over the nonce.
+
+    `note` is the last witnessed head of the member's ledger, once the coordinator knows whom it asks: a vault that was restored from an old
+    copy learns of it before it does anything.
+    """
 
     kind: Literal["hello"] = "hello"
     charter: Hex32
-    nonce: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+    nonce: Nonce
+    note: NoteText | None = None
 
 
 class Identity(Document):
@@ -47,7 +58,7 @@ class Identity(Document):
     kind: Literal["identity"] = "identity"
     member: Name
     charter: Hex32
-    nonce: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+    nonce: Nonce
 
 
 class Offer(Document):
@@ -114,11 +125,12 @@ class EvaluateRelease(Document):
 
 
 class ModelDelivery(Document):
-    """Delivers the finished model with its card's digest."""
+    """Delivers the finished model with its card: the card's digest, and its canonical JSON."""
 
     kind: Literal["model"] = "model"
     study: Hex32
     card: Hex32
+    card_text: Annotated[str, Field(max_length=MAX_HEADER_BYTES // 2)]
     payload: Hex32
 
 
@@ -145,6 +157,63 @@ class Receipts(Document):
     kind: Literal["receipts"] = "receipts"
     study: Hex32
     receipts: Annotated[tuple[SignedReceipt, ...], Field(max_length=200)]
+
+
+class HeadRequest(Document):
+    """Asks a vault for its ledger's head, and for the proof that it continues the tree of `old` entries (0: none is known).
+
+    `size` asks for the head at an earlier size, for a witness that keeps another head than the coordinator; None for today's.
+    """
+
+    kind: Literal["head"] = "head"
+    nonce: Nonce
+    old: TreeSize
+    size: TreeSize | None = None
+
+
+class LedgerHead(Document):
+    """A vault's answer to `HeadRequest`: its signed note, and the RFC 6962 consistency proof from the size that was asked for."""
+
+    kind: Literal["ledger_head"] = "ledger_head"
+    member: Name
+    nonce: Nonce
+    note: NoteText
+    proof: ProofHashes
+
+
+class CosignRequest(Document):
+    """Asks a vault to witness another member's head: the note, and the proof from the last head that this witness keeps."""
+
+    kind: Literal["cosign"] = "cosign"
+    subject: Name
+    note: NoteText
+    old: TreeSize
+    proof: ProofHashes
+
+
+class Cosignature(Document):
+    """A witness's answer: the note with its signature, or None where the proof began at another size than `held`."""
+
+    kind: Literal["cosignature"] = "cosignature"
+    member: Name
+    subject: Name
+    held: TreeSize
+    note: NoteText | None
+
+
+class CosignedNote(Document):
+    """Brings a vault its own head back, with the signatures of its witnesses."""
+
+    kind: Literal["cosigned"] = "cosigned"
+    note: NoteText
+
+
+class NoteKept(Document):
+    """A vault's answer to `CosignedNote`: it keeps a note of its ledger with so many entries."""
+
+    kind: Literal["note_kept"] = "note_kept"
+    member: Name
+    size: TreeSize
 
 
 class Acknowledged(Document):

@@ -101,6 +101,16 @@ class Delivered:
     agreed: bool
 
 
+@dataclass(frozen=True)
+class Witnessed:
+    """A member's ledger head is kept and cosigned here; `witnesses` are the members that cosigned it, `returned`: it has the note."""
+
+    member: str
+    size: int
+    witnesses: tuple[str, ...]
+    returned: bool
+
+
 Event = (
     StudySigned
     | Resumed
@@ -112,6 +122,7 @@ Event = (
     | Evaluated
     | Published
     | Delivered
+    | Witnessed
 )
 OnEvent = Callable[[Event], None]
 

@@ -16,8 +16,8 @@ from server.coordinator import Office
 class CoordinatorHome:
     """The folder of the coordinator.
 
-    It holds `charter.json` and its confirmed `charter.digest`, `contracts/` and `studies/` (YAML), `keys/identity.key`, `checkpoints/` and
-    `registry/`.
+    It holds `charter.json` and its confirmed `charter.digest`, `contracts/` and `studies/` (YAML), `keys/identity.key`, `checkpoints/`,
+    `registry/`, and `witness/` with the last witnessed head of each member's ledger.
     """
 
     root: Path
@@ -74,4 +74,5 @@ class CoordinatorHome:
             key=load_identity(self.root / "keys" / "identity.key", passphrase=passphrase, allow_plain=allow_plain),
             checkpoints=self.root / "checkpoints",
             registry=self.registry,
+            witness=self.root / "witness",
         )

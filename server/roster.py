@@ -1,6 +1,6 @@
 """The roster: which node is which member, proved by a signature under the charter's keys over a fresh nonce."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -55,7 +55,11 @@ def identify(reply: RecordDict, hello: Hello, charter: Charter) -> str:
 
 
 class RollCall:
-    """Asks every node that turns up who it is, until all expected members are there or the time is over."""
+    """Asks every node that turns up who it is, until all expected members are there or the time is over.
+
+    A member whose ledger was witnessed before (`note_of` returns the note) is asked a second time, with the note: a vault that runs on an
+    older copy of its ledger learns of it, and takes part in nothing.
+    """
 
     def __init__(
         self,
@@ -65,6 +69,7 @@ class RollCall:
         nonce: Callable[[], str],
         on_event: OnEvent,
         clock: Clock,
+        note_of: Callable[[str], str | None],
     ) -> None:
         self._grid = grid
         self._charter = charter
@@ -72,8 +77,10 @@ class RollCall:
         self._nonce = nonce
         self._on_event = on_event
         self._clock = clock
+        self._note_of = note_of
         self._asked: dict[str, tuple[Message, Hello]] = {}
         self._known: set[int] = set()
+        self._reminded: dict[int, str] = {}
         self.roster = Roster()
 
     def wait(self, expected: Collection[str], seconds: float) -> Roster:
@@ -93,15 +100,17 @@ class RollCall:
 
     def _greet(self) -> None:
         fresh = [node_id for node_id in self._grid.get_node_ids() if node_id not in self._known]
-        messages = []
-        hellos = []
-        for node_id in fresh:
-            hello = Hello(charter=self._charter.digest(), nonce=self._nonce())
-            messages.append(Message(pack(self._key, hello), node_id, MESSAGE_TYPE))
-            hellos.append(hello)
-        if not messages:
-            return
         self._known.update(fresh)
+        self._push({node_id: None for node_id in fresh})
+
+    def _push(self, notes: Mapping[int, str | None]) -> None:
+        """Ask nodes who they are, each with the note that is to be compared, if any."""
+        if not notes:
+            return
+        hellos = [Hello(charter=self._charter.digest(), nonce=self._nonce(), note=note) for note in notes.values()]
+        messages = [
+            Message(pack(self._key, hello), node_id, MESSAGE_TYPE) for node_id, hello in zip(notes, hellos, strict=True)
+        ]
         pushed = {identifier for identifier in self._grid.push_messages(messages) if identifier}
         for message, hello in zip(messages, hellos, strict=True):
             if message.metadata.message_id in pushed:
@@ -127,12 +136,27 @@ class RollCall:
         try:
             member = identify(answer, hello, self._charter)
         except (IntegrityError, DocumentError):
-            # What it wrote is a stranger's text: it is neither shown nor kept.
-            self._leave_out(f"node {node_id}", "CSL-S301", "did not prove to be a member of this charter")
+            self._unproved(node_id)
             return
-        if member in expected and not self.roster.admit(member, node_id):
+        note = self._note_of(member) if member in expected and hello.note is None else None
+        if note is not None:
+            self._reminded[node_id] = member
+            self._push({node_id: note})
+        elif member in expected and not self.roster.admit(member, node_id):
             self._leave_out(
                 member, "CSL-S303", "two nodes proved to be this member; neither takes part until one is stopped"
+            )
+
+    def _unproved(self, node_id: int) -> None:
+        """Report a node that did not identify itself; what it wrote is a stranger's text, and is neither shown nor kept."""
+        member = self._reminded.get(node_id)
+        if member is None:
+            self._leave_out(f"node {node_id}", "CSL-S301", "did not prove to be a member of this charter")
+        else:
+            self._leave_out(
+                member,
+                "CSL-S706",
+                "declined when it was shown its last witnessed head: its ledger may be an older copy",
             )
 
     def _leave_out(self, who: str, code: str, reason: str) -> None:

@@ -17,7 +17,7 @@ def test_the_overview_imports_no_group():
     code = f"import sys; from federation.command import run; run(['--help']); print({modules})"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.rstrip().endswith("[]")
-    assert all(name in result.stdout for name in ("node", "officer", "coordinator", "simulate", "data"))
+    assert all(name in result.stdout for name in ("node", "officer", "coordinator", "simulate", "data", "verify"))
 
 
 @pytest.mark.parametrize("name", ["node", "officer", "coordinator", "simulate", "data"])
@@ -27,7 +27,8 @@ def test_every_group_explains_itself(name, capsys):
 
 
 def test_the_groups_are_the_installed_ones():
-    assert {entry.name for entry in entry_points(group=GROUP)} == {"node", "officer", "coordinator", "simulate", "data"}
+    groups = {entry.name for entry in entry_points(group=GROUP)}
+    assert groups == {"node", "officer", "coordinator", "simulate", "data", "verify"}
 
 
 def test_an_unknown_group_is_a_usage_error(capsys):

@@ -60,6 +60,7 @@ def test_a_list_whose_only_item_is_wrong_is_one_problem():
     [
         ("name: x\nname: y\nsize: 1\n", "CSL-F105", "stands twice"),
         ("name: &a x\nsize: 1\ntags: [*a]\n", "CSL-F105", "anchors and aliases"),
+        ("name: &a x\nsize: 1\ntags: [b]\n", "CSL-F105", "line 1: anchors and aliases"),
         ("name: x\nsize: 1\nrate: .nan\n", "CSL-F105", "finite"),
         ("name: x\nsize: 1\nrate: -.inf\n", "CSL-F105", "finite"),
         ("name: !!python/object:os.system {}\nsize: 1\n", "CSL-F105", "only plain"),

@@ -10,7 +10,9 @@ from federation.errors import DocumentError, IntegrityError
 from federation.messages import (
     RECORD,
     Grant,
+    HeadRequest,
     Hello,
+    LedgerHead,
     TrainRelease,
     dump_tensors,
     pack,
@@ -139,3 +141,16 @@ def test_wrong_tensors_are_refused(content, code):
 def test_arbitrary_bytes_are_no_tensors(content):
     with pytest.raises(IntegrityError, match="CSL-F20"):
         read_tensors(content, SHAPES)
+
+
+def test_what_witnesses_write_arrives_and_is_bounded():
+    answer = LedgerHead(member="alder", nonce="1" * 32, note="a note\n\u2014 signed\n", proof=("0" * 64,))
+    assert unpack(pack(KEY, answer), LedgerHead, PUBLIC) == (answer, b"")
+    hello = HELLO.model_copy(update={"note": "a note"})
+    assert unpack(pack(KEY, hello), Hello, PUBLIC)[0].note == "a note" and HELLO.note is None
+    for wrong in ({"proof": ("0" * 64,) * 65}, {"proof": ("0" * 63,)}, {"note": ""}, {"note": "a" * (1 << 18)}):
+        with pytest.raises(ValueError, match="LedgerHead"):
+            LedgerHead(**{**answer.model_dump(), **wrong})
+    for size in (-1, 1 << 53):
+        with pytest.raises(ValueError, match="HeadRequest"):
+            HeadRequest(nonce="1" * 32, old=size)
