@@ -1,101 +1,142 @@
-"""A policy in plain words: what it allows, and the common mistakes."""
+"""A policy in plain words: what it allows and what it refuses."""
 
-from federation.charter import Charter
-from privacy.filter import limits_of
-from privacy.policy import CUSTOMERS_PER_DELTA, Policy, describe_holdout
-from privacy.token import FEMTO
+from federation.study import Purpose
+from privacy.accounting import gaussian_mu
+from privacy.cost import NANO, Bound, Filter, TokenFilter
+from privacy.filter import Limits, limits_of
+from privacy.plan import plan_epsilon
+from privacy.policy import Policy, PurposeRule, StudyRule, describe_holdout
 
-LARGE_EPSILON = 10
-HEADROOM = 1.1
 
+def explain(policy: Policy) -> list[str]:
+    """Return in plain words, one line each, what a policy allows and refuses.
 
-def explain(policy: Policy, charter: Charter | None = None) -> list[str]:
-    """Return in plain words what a policy allows, then one line beginning with `Warning:` for each common mistake.
-
-    With a charter, delta and smallest cohort are compared with what the institution declares there.
+    Raises
+    ------
+    PolicyError
+        CSL-P112 when nothing fits into a budget at the policy's order.
     """
+    limits = limits_of(policy)
     return [
-        *_allowed(policy),
-        *[f"Warning: {text}" for text in (*_budget_warnings(policy), *_size_warnings(policy, charter))],
-    ]
-
-
-def _allowed(policy: Policy) -> list[str]:
-    period, life = policy.budget.period, policy.budget.life
-    lines = [
-        f"{policy.institution}, version {policy.version}, in force from {policy.issued} until before {policy.expires}."
-    ]
-    lines += [f"{rule.id}: {rule.meaning}; only customers who agreed to {rule.consent}." for rule in policy.purposes]
-    for rule in policy.studies:
-        lines.append(
-            f"On {rule.contract}, for {', '.join(rule.purposes)}: models {', '.join(rule.models)} by "
-            f"{', '.join(rule.modes)}; "
-            f"epsilon at most {rule.max_epsilon:g} and delta {rule.max_delta:g} a study; "
-            f"held out: {describe_holdout(rule.holdout)}."
-        )
-    lines += [
-        f"Everything that leaves within any {period.days} days on end keeps, for each customer, to epsilon "
-        f"{period.epsilon:g} and "
-        f"delta {period.delta:g}; everything for good, to epsilon {life.epsilon:g} and delta {life.delta:g}. "
-        "Customers who train "
-        "and customers who are held out each have this whole budget.",
-        _room(policy),
+        f"{policy.institution}, version {policy.version}, in force from {policy.issued} until before {policy.expires}.",
+        *[_purpose(rule, limits.period_days) for rule in policy.purposes],
+        *[line for rule in policy.studies for line in _study(policy, rule)],
+        *_budget(policy, limits),
+        *_authority(policy),
         f"A study needs {policy.smallest_cohort} declared customers here and {policy.smallest_partners} partners in "
         "all.",
         f"Name lists hold only customers who agreed to {policy.contact_consent}; they never leave.",
         f"Replies leave on a grid of {policy.reply_grid_seconds:g} seconds.",
-        "Refused: every other purpose, contract, model, mode and hold-out, and any request beyond these figures.",
+        f"Kept at home: name lists {policy.retention.name_lists_days} days, replies {policy.retention.replies_days}, "
+        f"records of who took part {policy.retention.participation_days}; then deleted.",
+        _refused(policy),
     ]
+
+
+def studies_within(bound: Bound, epsilon: float, delta: float, filter_: Filter) -> float:
+    """Return about how many studies of (`epsilon`, `delta`) fit into a budget.
+
+    An estimate: each is taken for one Gaussian mechanism with that epsilon and delta, whose cost is mu^2 in tokens and
+    alpha mu^2 / 2 as Renyi divergence at order alpha (Mironov 2017, Corollary 3).
+    """
+    squared = gaussian_mu(epsilon, delta) ** 2
+    each = squared if isinstance(filter_, TokenFilter) else filter_.order * squared / 2.0
+    return bound.capacity.nano / (NANO * each)
+
+
+def _purpose(rule: PurposeRule, days: int) -> str:
+    own = ""
+    if rule.budget is not None:
+        own = f" Within any {days} days on end at most epsilon {rule.budget.epsilon:g}, delta {rule.budget.delta:g}."
+    return f"{rule.id}: {rule.meaning}; only customers who agreed to {rule.consent}.{own}"
+
+
+def _study(policy: Policy, rule: StudyRule) -> list[str]:
+    eyes = "an officer's approval" if policy.approval.eyes == 1 else "two distinct officers' approval"
+    if rule.automatic_epsilon == 0:
+        waits = f"Every study waits for {eyes}."
+    elif rule.automatic_epsilon == rule.max_epsilon:
+        waits = "No study waits for anybody's approval."
+    else:
+        waits = f"Up to epsilon {rule.automatic_epsilon:g} a study starts by itself; above, it waits for {eyes}."
+    return [
+        f"On {rule.contract}, for {', '.join(rule.purposes)}: models {', '.join(rule.models)} by "
+        f"{', '.join(rule.modes)}; epsilon at most {rule.max_epsilon:g} and delta {rule.max_delta:g} a study; "
+        f"held out: {describe_holdout(rule.holdout)}. {waits}"
+    ]
+
+
+def _budget(policy: Policy, limits: Limits) -> list[str]:
+    period, life = policy.budget.period, policy.budget.life
+    lines = [
+        f"Everything that leaves within any {period.days} days on end keeps, for each customer, to epsilon "
+        f"{period.epsilon:g} and delta {period.delta:g}; everything for good, to epsilon {life.epsilon:g} and delta "
+        f"{life.delta:g}. Customers who train and customers who are held out each have this whole budget.",
+        _filter(limits.filter),
+    ]
+    if policy.budget.mode == "plan":
+        return lines + _plan(policy)
+    lines.append("Studies come as they come, as long as the budget lasts.")
+    lines += [_room(rule, limits) for rule in policy.studies]
     return lines
 
 
-def _budget_warnings(policy: Policy) -> list[str]:
-    period, life = policy.budget.period, policy.budget.life
-    warnings = []
-    if life.epsilon > LARGE_EPSILON:
-        warnings.append(f"a life budget of epsilon {life.epsilon:g} promises a single customer next to nothing.")
-    if life.epsilon > period.epsilon:
-        warnings.append(
-            f"the period's budget comes back every {period.days} days: over the years the total grows from epsilon "
-            f"{period.epsilon:g} to {life.epsilon:g}, where it stops for good."
-        )
-    for rule in policy.studies:
-        if rule.max_epsilon * HEADROOM > period.epsilon:
-            warnings.append(
-                f"one study on {rule.contract} at epsilon {rule.max_epsilon:g} may not fit into a period's budget of "
-                f"{period.epsilon:g}: the filter counts a few percent more than the study itself states."
-            )
-    return warnings
+def _room(rule: StudyRule, limits: Limits) -> str:
+    def many(bound: Bound) -> str:
+        return f"about {int(studies_within(bound, rule.max_epsilon, rule.max_delta, limits.filter))}"
+
+    own = [f"{many(limits.purposes[name])} of them for {name}" for name in rule.purposes if name in limits.purposes]
+    within = f"{many(limits.period)} studies on {rule.contract} fit into {limits.period_days} days"
+    inside = f" ({', '.join(own)})" if own else ""
+    return f"At their largest epsilon, {within}{inside}, and {many(limits.life)} in all; smaller ones more often."
 
 
-def _size_warnings(policy: Policy, charter: Charter | None) -> list[str]:
-    if charter is None:
-        return []
-    warnings = []
-    for rule in policy.studies:
-        declaration = charter.member(policy.institution).declaration(rule.contract)
-        if declaration is None:
-            warnings.append(f"the charter has no declaration for {rule.contract}: every study on it would be refused.")
-            continue
-        largest = 1.0 / (CUSTOMERS_PER_DELTA * declaration.size)
-        deltas = {
-            "a study": rule.max_delta,
-            "the period": policy.budget.period.delta,
-            "life": policy.budget.life.delta,
-        }
-        warnings += [
-            f"delta {delta:g} for {what} is above 1/({CUSTOMERS_PER_DELTA} x {declaration.size} declared customers) "
-            f"= {largest:.3g}."
-            for what, delta in deltas.items()
-            if delta > largest
-        ]
-        if declaration.size < policy.smallest_cohort:
-            warnings.append(f"{declaration.size} declared customers on {rule.contract} are below the smallest cohort.")
-    return warnings
+def _filter(filter_: Filter) -> str:
+    if isinstance(filter_, TokenFilter):
+        return "Spending is added up as Gaussian tokens, a few percent above the exact figure; this is fixed for good."
+    return f"Spending is added up as Renyi divergence at order {filter_.order}; this is fixed for good."
 
 
-def _room(policy: Policy) -> str:
-    limits = limits_of(policy)
-    each = limits.run_delta * FEMTO
-    period, life = (round(limit.delta_femto / each) for limit in (limits.period, limits.life))
-    return f"However small they are: at most {period} studies within that time, and {life} for good."
+def _plan(policy: Policy) -> list[str]:
+    slots, period = policy.budget.slots, policy.budget.period
+    deltas = {rule.contract: rule.max_delta for rule in policy.studies}
+    lines = [f"Studies fill one of {len(slots)} slots, in any order; what fits into no free slot is refused."]
+    lines += [
+        f"Slot {slot.id}: one study for {slot.purpose} on {slot.contract}, at most {slot.steps} steps at rate "
+        f"{slot.sampling_rate:g}, noise {slot.noise_multiplier:g} or more, evaluation's sigma {slot.histogram_sigma:g} "
+        f"or more: epsilon {plan_epsilon([slot], 'training', deltas[slot.contract]):.3g}."
+        for slot in slots
+    ]
+    training, holdout = plan_epsilons(policy, period.delta)
+    lines.append(
+        f"The whole plan together: epsilon {training:.4g} for customers who train, {holdout:.4g} for customers who are "
+        f"held out, at delta {period.delta:g}. It is charged at once when the policy comes into force."
+    )
+    return lines
+
+
+def plan_epsilons(policy: Policy, delta: float, purpose: Purpose | None = None) -> tuple[float, float]:
+    """Return the plan's epsilon for training and for held-out customers, of all slots or of one purpose's; rounded up.
+
+    Raises
+    ------
+    PolicyError
+        As `privacy.plan.plan_epsilon`.
+    """
+    slots = [slot for slot in policy.budget.slots if purpose in (None, slot.purpose)]
+    return plan_epsilon(slots, "training", delta), plan_epsilon(slots, "holdout", delta)
+
+
+def _authority(policy: Policy) -> list[str]:
+    names = ", ".join(officer.id for officer in policy.officers)
+    return [
+        f"Officers: {names}. The next policy needs one of their signatures, and two where the budget grows, where fewer "
+        "people watch over it, or where officers change."
+    ]
+
+
+def _refused(policy: Policy) -> str:
+    also = ", what no slot is large enough for" if policy.budget.mode == "plan" else ""
+    return (
+        f"Refused: every other purpose, contract, model, mode and hold-out{also}, and any request beyond these figures."
+    )

@@ -1,27 +1,50 @@
 """An institution's policy: what it allows, for which purposes, within which budget. It stays at home and is never sent.
 
-A decision looks at public inputs alone (study, charter, policy, date), so that a refusal discloses nothing about
-customers.
+A decision looks at public inputs alone (study, charter, policy, date, and which slots of a plan are taken), so that a
+refusal discloses nothing about customers.
 """
 
-import math
-from dataclasses import dataclass
 from datetime import date
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from federation.charter import Charter, Declaration
 from federation.contract import Name, Text
 from federation.document import Document
 from federation.errors import PolicyError
-from federation.study import Epsilon, Holdout, Purpose, StudySpec
+from federation.signing import Hex32, Signature
+from federation.study import Epsilon, Holdout, Purpose
+from privacy.cost import Filter, TokenFilter
+from privacy.plan import Slot
 
 Consent = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_.]{0,63}$")]
 Delta = Annotated[float, Field(ge=1e-8, le=0.01)]
 Days = Annotated[int, Field(ge=1, le=366)]
+Kept = Annotated[int, Field(ge=1, le=36_600)]
 
+CONTEXT = "csl1/policy"
 CUSTOMERS_PER_DELTA = 100
+TWO = 2
+
+
+class Officer(Document):
+    """A compliance officer: a name for the role, and the key that signs policies and approvals."""
+
+    id: Name
+    key: Hex32
+
+
+class Approval(Document):
+    """How many distinct officers must approve a study that no rule lets through by itself."""
+
+    eyes: Literal[1, 2]
+
+
+class PurposeBudget(Document):
+    """What studies for one purpose may spend within the period's number of days; the period's budget holds besides."""
+
+    epsilon: Epsilon
+    delta: Delta
 
 
 class PurposeRule(Document):
@@ -30,17 +53,23 @@ class PurposeRule(Document):
     id: Purpose
     meaning: Text
     consent: Consent
+    budget: PurposeBudget | None = None
 
 
 class StudyRule(Document):
-    """What studies on one feature contract may ask for."""
+    """What studies on one feature contract may ask for.
 
+    A study that would get more than `automatic_epsilon` waits until officers approve it; 0 lets every study wait.
+    """
+
+    kind: Literal["training"] = "training"
     contract: Name
     purposes: Annotated[tuple[Purpose, ...], Field(min_length=1)]
     models: Annotated[tuple[Literal["additive", "logistic", "mlp"], ...], Field(min_length=1)]
     modes: Annotated[tuple[Literal["fedsgd", "fedavg"], ...], Field(min_length=1)]
     max_epsilon: Epsilon
     max_delta: Delta
+    automatic_epsilon: Annotated[float, Field(ge=0, le=100)]
     holdout: Holdout
 
 
@@ -62,14 +91,30 @@ class LifeBudget(Document):
 class Budget(Document):
     """The privacy budget of each account (training customers, held-out customers).
 
-    `open`: studies come as they come, enforced by a filter that is valid under full adaptivity.
+    `open`: studies come as they come, enforced by `filter`, which is valid under full adaptivity. `plan`: studies fill
+    slots that are fixed here, enforced together by their privacy loss distribution. `filter` adds up whatever comes one
+    after another, plans included.
     """
 
-    mode: Literal["open"]
+    mode: Literal["open", "plan"]
+    filter: Filter = TokenFilter()
     unit: Literal["customer"]
     neighbours: Literal["add_or_remove_one"]
     period: PeriodBudget
     life: LifeBudget
+    slots: Annotated[tuple[Slot, ...], Field(max_length=1000)] = ()
+
+    @field_validator("slots")
+    @classmethod
+    def _slots_once(cls, slots: tuple[Slot, ...]) -> tuple[Slot, ...]:
+        _once([slot.id for slot in slots], "slot")
+        return slots
+
+    @model_validator(mode="after")
+    def _slots_with_plan(self) -> Self:
+        if (self.mode == "plan") != bool(self.slots):
+            raise ValueError("a plan has slots, and slots belong to a plan: give both or neither")
+        return self
 
     @model_validator(mode="after")
     def _period_within_life(self) -> Self:
@@ -85,22 +130,12 @@ class Budget(Document):
         return self
 
 
-@dataclass(frozen=True)
-class Terms:
-    """What a policy grants one study.
+class Retention(Document):
+    """After how many days what a study leaves at home is deleted: name lists, kept replies, records of who took part."""
 
-    `epsilon`, `delta` hold for each account; `consent` is what a customer must have agreed to; `policy` is the policy's
-    digest.
-    """
-
-    policy: str
-    epsilon: float
-    delta: float
-    purpose: str
-    consent: str
-    contract: str
-    holdout: Holdout
-    declared_size: int
+    name_lists_days: Kept
+    replies_days: Kept
+    participation_days: Kept
 
 
 class Policy(Document):
@@ -108,8 +143,11 @@ class Policy(Document):
 
     institution: Name
     version: Annotated[int, Field(ge=1)]
+    prev: Hex32 | None = None
     issued: date
     expires: date
+    officers: Annotated[tuple[Officer, ...], Field(min_length=1, max_length=20)]
+    approval: Approval
     purposes: Annotated[tuple[PurposeRule, ...], Field(min_length=1, max_length=100)]
     contact_consent: Consent
     studies: Annotated[tuple[StudyRule, ...], Field(min_length=1, max_length=100)]
@@ -118,6 +156,14 @@ class Policy(Document):
     smallest_partners: Annotated[int, Field(ge=1, le=200)]
     aggregation: Literal["plain"]
     reply_grid_seconds: Annotated[float, Field(ge=0, le=3600)]
+    retention: Retention
+
+    @field_validator("officers")
+    @classmethod
+    def _officers_once(cls, officers: tuple[Officer, ...]) -> tuple[Officer, ...]:
+        _once([officer.id for officer in officers], "officer")
+        _once([officer.key for officer in officers], "officer's key")
+        return officers
 
     @field_validator("purposes")
     @classmethod
@@ -137,7 +183,12 @@ class Policy(Document):
         problems = []
         if self.issued >= self.expires:
             problems.append(f"it expires on {self.expires}, which is not after {self.issued}")
+        if self.approval.eyes > len(self.officers):
+            problems.append(f"approval asks for {self.approval.eyes} officers, and one is named")
+        if (self.version == 1) != (self.prev is None):
+            problems.append("version 1 has no prev; every later version names the digest of the one before")
         known = {rule.id for rule in self.purposes}
+        problems += _purpose_problems(self.purposes, self.budget) + _slot_problems(self.studies, self.budget.slots)
         for rule in self.studies:
             problems += [
                 f"{rule.contract} names purpose {name}, which is not listed"
@@ -148,55 +199,19 @@ class Policy(Document):
                 problems.append(
                     f"{rule.contract} allows a study epsilon {rule.max_epsilon:g}, above the period's budget"
                 )
+            if rule.automatic_epsilon > rule.max_epsilon:
+                problems.append(
+                    f"{rule.contract} lets through epsilon {rule.automatic_epsilon:g}, above its own maximum"
+                )
             if rule.max_delta > self.budget.period.delta:
                 problems.append(f"{rule.contract} allows a study delta {rule.max_delta:g}, above the period's budget")
         if problems:
             raise ValueError("; ".join(problems))
         return self
 
-    def decide(self, spec: StudySpec, charter: Charter, member: str, today: date) -> Terms:
-        """Decide whether this policy allows a study, on public inputs alone.
-
-        Parameters
-        ----------
-        spec, charter:
-            The study and the charter that it refers to, both checked already.
-        member:
-            The institution that decides.
-        today:
-            The ledger's date (`Ledger.today()`), which a clock set back does not move.
-
-        Raises
-        ------
-        PolicyError
-            CSL-P201 unknown purpose, CSL-P202 contract not allowed (or not for this purpose), CSL-P203 model or mode
-            not allowed, CSL-P204 more epsilon than allowed, CSL-P205 delta above 1/(100 x declared size), CSL-P206
-            cohort too small, CSL-P207 too few partners, CSL-P208 another hold-out, CSL-P209 not valid on this date,
-            CSL-P210 another institution's policy, CSL-P211 nothing declared for the contract.
-        """
-        self._check_standing(member, today)
-        draft = spec.draft
-        purpose, rule = self._rule(draft.purpose, draft.contract)
-        _check_shape(rule, spec)
-        declaration = charter.member(member).declaration(draft.contract)
-        if declaration is None:
-            raise PolicyError(
-                "CSL-P211",
-                f"The charter has no declaration of {member} for {draft.contract}.",
-                "Declare the cohort in the charter first.",
-            )
-        self._check_sizes(rule, declaration)
-        self._check_partners(spec, charter)
-        return Terms(
-            policy=self.digest(),
-            epsilon=_granted_epsilon(rule, draft.epsilon),
-            delta=rule.max_delta,
-            purpose=purpose.id,
-            consent=purpose.consent,
-            contract=rule.contract,
-            holdout=rule.holdout,
-            declared_size=declaration.size,
-        )
+    def officer(self, key: str) -> Officer | None:
+        """Return the officer who holds a key (64 hexadecimal digits), or None."""
+        return next((officer for officer in self.officers if officer.key == key), None)
 
     def consent_for(self, purpose_id: str) -> str:
         """Return the consent that a purpose needs.
@@ -206,23 +221,10 @@ class Policy(Document):
         PolicyError
             CSL-P201 when the policy does not know the purpose.
         """
-        return self._purpose(purpose_id).consent
+        return self.purpose(purpose_id).consent
 
-    def _check_standing(self, member: str, today: date) -> None:
-        if member != self.institution:
-            raise PolicyError(
-                "CSL-P210",
-                f"The policy is that of {self.institution}, not of {member}.",
-                "Install this institution's own policy.",
-            )
-        if not self.issued <= today < self.expires:
-            raise PolicyError(
-                "CSL-P209",
-                f"The policy holds from {self.issued} until before {self.expires}; the ledger's date is {today}.",
-                "Ask your compliance officer for a policy that is in force.",
-            )
-
-    def _purpose(self, purpose_id: str) -> PurposeRule:
+    def purpose(self, purpose_id: str) -> PurposeRule:
+        """Return the rule of a purpose. Raises PolicyError CSL-P201 when the policy does not know it."""
         purpose = next((item for item in self.purposes if item.id == purpose_id), None)
         if purpose is None:
             known = ", ".join(item.id for item in self.purposes)
@@ -233,44 +235,30 @@ class Policy(Document):
             )
         return purpose
 
-    def _rule(self, purpose_id: str, contract: str) -> tuple[PurposeRule, StudyRule]:
-        purpose = self._purpose(purpose_id)
-        rule = next((item for item in self.studies if item.contract == contract and purpose_id in item.purposes), None)
-        if rule is None:
-            raise PolicyError(
-                "CSL-P202",
-                f"The policy allows no study on contract {contract} for {purpose_id}.",
-                "Ask your compliance officer to add it, or decline the study.",
-            )
-        return purpose, rule
 
-    def _check_sizes(self, rule: StudyRule, declaration: Declaration) -> None:
-        largest = 1.0 / (CUSTOMERS_PER_DELTA * declaration.size)
-        delta = max(rule.max_delta, self.budget.life.delta)  # the life's is never below the period's
-        if delta > largest:
-            raise PolicyError(
-                "CSL-P205",
-                f"delta {delta:g} is above 1/({CUSTOMERS_PER_DELTA} x {declaration.size} declared customers) = "
-                f"{largest:.3g}.",
-                "Lower delta in the policy, for studies, period and life.",
-            )
-        if declaration.size < self.smallest_cohort:
-            raise PolicyError(
-                "CSL-P206",
-                f"{declaration.size} customers are declared for {rule.contract}; the policy's smallest cohort is "
-                f"{self.smallest_cohort}.",
-                "Decline the study: so small a cohort would need too much noise.",
-            )
+class PolicySignatures(Document):
+    """Detached signatures of officers over a policy's canonical bytes in the context `csl1/policy`."""
 
-    def _check_partners(self, spec: StudySpec, charter: Charter) -> None:
-        able = sum(member.declaration(spec.draft.contract) is not None for member in charter.members)
-        fewest = min(spec.draft.min_partners, able)
-        if fewest < self.smallest_partners:
-            raise PolicyError(
-                "CSL-P207",
-                f"The study may go on with {fewest} partners; the policy asks for at least {self.smallest_partners}.",
-                "Ask the coordinator for a study with more partners, or decline it.",
-            )
+    policy: Hex32
+    signatures: Annotated[tuple[Signature, ...], Field(max_length=20)]
+
+
+def _purpose_problems(purposes: tuple[PurposeRule, ...], budget: Budget) -> list[str]:
+    period = budget.period
+    return [
+        f"the budget of purpose {rule.id} is above the period's"
+        for rule in purposes
+        if rule.budget is not None and (rule.budget.epsilon > period.epsilon or rule.budget.delta > period.delta)
+    ]
+
+
+def _slot_problems(studies: tuple[StudyRule, ...], slots: tuple[Slot, ...]) -> list[str]:
+    allowed = {(rule.contract, purpose) for rule in studies for purpose in rule.purposes}
+    return [
+        f"slot {slot.id} is for {slot.purpose} on {slot.contract}, which no rule allows"
+        for slot in slots
+        if (slot.contract, slot.purpose) not in allowed
+    ]
 
 
 def check_holdouts(holdouts: dict[str, Holdout]) -> None:
@@ -294,35 +282,6 @@ def _once(names: list[str], what: str) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(f"each {what} stands once; more than once: {', '.join(twice)}")
-
-
-def _check_shape(rule: StudyRule, spec: StudySpec) -> None:
-    draft = spec.draft
-    if draft.model.kind not in rule.models or draft.mode not in rule.modes:
-        raise PolicyError(
-            "CSL-P203",
-            f"For {rule.contract} the policy allows models {', '.join(rule.models)} by {', '.join(rule.modes)}; "
-            f"the study asks for {draft.model.kind} by {draft.mode}.",
-            "Ask your compliance officer to add it, or decline the study.",
-        )
-    if draft.holdout != rule.holdout:
-        raise PolicyError(
-            "CSL-P208",
-            f"The study holds out {describe_holdout(draft.holdout)}; the policy, {describe_holdout(rule.holdout)}.",
-            "Ask the coordinator for the policy's rule: it stays the same for the budget's life.",
-        )
-
-
-def _granted_epsilon(rule: StudyRule, asked: float | None) -> float:
-    if asked is None:
-        return rule.max_epsilon
-    if not math.isfinite(asked) or asked > rule.max_epsilon:
-        raise PolicyError(
-            "CSL-P204",
-            f"The study asks for epsilon {asked:g}; the policy allows at most {rule.max_epsilon:g} on {rule.contract}.",
-            "Ask the coordinator to ask for less, or your compliance officer to allow more.",
-        )
-    return asked
 
 
 def describe_holdout(holdout: Holdout) -> str:

@@ -1,0 +1,104 @@
+from datetime import date
+
+import pytest
+
+from federation.document import load_yaml
+from privacy.mistakes import mistakes
+from privacy.policy import Policy
+from tests.privacy.policies import FIRST, officers, policy
+from tests.privacy.test_decision import charter_of
+from tests.privacy.test_explanation import EXAMPLES, SLOTS
+
+TODAY = date(2026, 3, 1)
+SOUND = {
+    "expires": "2027-01-01",
+    "studies__0__automatic_epsilon": 0.5,
+    "budget__life": {"epsilon": 2.0, "delta": 1e-6},
+}
+
+
+def found(charter=None, today=TODAY, **changes):
+    return mistakes(policy(**(SOUND | changes)), charter, today)
+
+
+def test_a_sound_policy_has_none():
+    assert found() == [] == found(charter_of())
+    assert found(purposes__0__budget={"epsilon": 1.5, "delta": 1e-6}) == []
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_the_examples_only_refresh(path):
+    example = load_yaml(path, Policy)
+    assert [text for text in mistakes(example, None, example.issued) if "comes back" not in text] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "changes"),
+    [
+        ("a life budget of epsilon 30 promises", {"budget__life__epsilon": 30.0}),
+        (
+            "a 30 days budget of epsilon 12 promises",
+            {"budget__life__epsilon": 12.0, "budget__period__epsilon": 12.0},
+        ),
+        (
+            "one study on shop at epsilon 11 promises",
+            {"budget__life__epsilon": 12.0, "budget__period__epsilon": 12.0, "studies__0__max_epsilon": 11.0},
+        ),
+        (
+            "comes back every 30 days: over the years the total grows from epsilon 2 to 3",
+            {"budget__life__epsilon": 3.0},
+        ),
+        ("every study would be refused: delta 1e-06 is sound for at most 10000", {"smallest_cohort": 10_001}),
+        ("at epsilon 2 may not fit into the budget of 30 days", {"studies__0__max_epsilon": 2.0}),
+        (
+            "may not fit into the budget of marketing.churn, epsilon 0.9",
+            {"purposes__0__budget": {"epsilon": 0.9, "delta": 1e-6}},
+        ),
+        ("order 64 makes use of", {"budget__filter": {"kind": "rdp", "order": 64}, "budget__life__epsilon": 2.0}),
+        ("only one officer is named", {"officers": officers(first=FIRST)}),
+        ("everything is automatic", {"studies__0__automatic_epsilon": 1.0}),
+        ("1 partner", {"smallest_partners": 1}),
+        ("a cohort of 99", {"smallest_cohort": 99}),
+        ("grid of 0 seconds", {"reply_grid_seconds": 0.0}),
+        ("who took part is forgotten after 29 days", {"retention__participation_days": 29}),
+        ("replies are kept for 31 days", {"retention__replies_days": 31}),
+        ("more than 3 years without another look", {"expires": "2029-06-01"}),
+        ("it expired on 2026-02-01", {"expires": "2026-02-01"}),
+        ("in force only from 2026-04-01", {"issued": "2026-04-01"}),
+        (
+            "purpose marketing.other is in no rule",
+            {
+                "purposes": [
+                    {"id": name, "meaning": "x", "consent": "profiling"}
+                    for name in ("marketing.churn", "marketing.other")
+                ]
+            },
+        ),
+    ],
+)
+def test_each_mistake_is_named_alone(words, changes):
+    texts = found(**changes)
+    others = ("comes back", "a life budget", "a 30 days budget")  # which a large life budget brings with it
+    assert [text for text in texts if words in text], texts
+    assert len([text for text in texts if not any(other in text for other in others)]) <= 1 or "may not fit" in words
+
+
+def test_a_plan_above_its_budgets_is_named():
+    planned = {"budget__mode": "plan", "budget__slots": SLOTS}
+    assert found(**planned) == []
+    loud = [slot | {"noise_multiplier": 2.0} for slot in SLOTS]
+    texts = found(budget__mode="plan", budget__slots=loud)
+    assert len(texts) == 2 and "more than the budget for 30 days, 2" in texts[0] and "for life" in texts[1]
+    texts = found(**planned, purposes__0__budget={"epsilon": 0.5, "delta": 1e-6})
+    assert len(texts) == 1 and "for marketing.churn, 0.5" in texts[0]
+    texts = found(budget__mode="plan", budget__slots=[SLOTS[0] | {"noise_multiplier": 0.1, "steps": 1000}])
+    assert "has no price" in texts[0]
+
+
+def test_what_the_charter_declares_is_compared():
+    texts = found(charter_of(size=20_000))
+    assert [text.split(" is above")[0] for text in texts] == [
+        f"delta 1e-06 for {what}" for what in ("a study", "the period", "life")
+    ]
+    assert found(charter_of(size=20)) == ["20 declared customers on shop are below the smallest cohort."]
+    assert "no declaration for shop" in found(charter_of(contract="other"))[0]
