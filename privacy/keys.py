@@ -30,7 +30,7 @@ SECRET_BYTES = 32
 SHORTEST_PASSPHRASE = 12
 MAX_FILE_BYTES = 4096
 
-KeyUse = Literal["identity", "holdout", "officer"]
+KeyUse = Literal["identity", "holdout", "officer", "store"]
 RandomBytes = Callable[[int], bytes]
 
 
@@ -141,6 +141,19 @@ def read_public(path: Path) -> str:
     if document.public is None:
         raise DocumentError("CSL-P506", f"{path} holds no signing key.", "Name the file of an identity or officer key.")
     return document.public
+
+
+def is_sealed(path: Path) -> bool:
+    """Return whether a key file is sealed by a passphrase.
+
+    Raises
+    ------
+    StorageError
+        CSL-P502 when the file cannot be read.
+    DocumentError
+        CSL-P506 when it is no key file.
+    """
+    return _parse(path, _content(path)).sealing is not None
 
 
 def passphrase_from_file(path: Path) -> bytes:

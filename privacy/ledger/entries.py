@@ -1,8 +1,7 @@
 """What stands in the ledger: one frozen document for each kind of entry, in RFC 8785 form.
 
 Entries stay for ever: a class, its fields and their meaning are never changed or removed; what is new gets a new kind
-or a new `v`. The kinds `approve`, `rotate` and `restore` have their place in the file's schema and no document yet:
-none can be written.
+or a new `v`.
 """
 
 from dataclasses import dataclass
@@ -13,12 +12,12 @@ from pydantic import Field, TypeAdapter, ValidationError, model_validator
 from federation.contract import Name, Text
 from federation.document import Document
 from federation.errors import DocumentError
-from federation.signing import Hex32
+from federation.signing import Hex32, Hex64, Signature
 from federation.study import Epsilon, Purpose
+from privacy.cost import Cost
 from privacy.events import PrivacyEvent
 from privacy.filter import Limits
 from privacy.policy import Policy
-from privacy.token import Token
 
 SIGNING_PREFIX = b"ledger1\0"
 NO_ENTRY = "0" * 64
@@ -28,6 +27,10 @@ Account = Literal["training", "holdout"]
 ACCOUNTS: tuple[Account, ...] = ("training", "holdout")
 Rid = Annotated[str, Field(pattern=r"^[0-9a-z][0-9a-z_-]{0,79}$")]
 Number = Annotated[int, Field(ge=0, le=1_000_000)]
+Count = Annotated[int, Field(ge=0, le=1_000_000_000)]
+APPROVAL_CONTEXT = "csl1/approval"
+RESTORE_CONTEXT = "csl1/restore"
+ROTATION_CONTEXT = "csl1/rotation"
 
 
 class GenesisData(Document):
@@ -39,27 +42,57 @@ class GenesisData(Document):
     holdout_key: Hex32
 
 
-class PolicyData(Document):
-    """A policy comes into force, with its digest and the integers that enforce it."""
-
-    sha256: Hex32
-    policy: Policy
-    limits: Limits
-
-
 class AccountCharge(Document):
-    """What a study takes from one account: the events, the number of releases that they are for, and their price as one
-    run."""
+    """What a study takes from one account: the events, the number of releases that they are for, and their cost as one
+    run. The cost of a study that fills a slot is nothing: the plan's was charged when it came into force."""
 
     account: Account
     events: Annotated[tuple[PrivacyEvent, ...], Field(min_length=1, max_length=100)]
     releases: Annotated[int, Field(ge=1, le=1_000_000)]
-    cost: Token
+    cost: Cost
+
+
+class PlanCharge(Document):
+    """What a plan takes from one account, as one run of all its slots' events; of one purpose's slots where it names
+    one, which counts against that purpose alone."""
+
+    account: Account
+    purpose: Purpose | None = None
+    cost: Cost
+
+
+class PolicyData(Document):
+    """A policy comes into force: its digest, its officers' signatures, the integers that enforce it, and the charge of its
+    plan."""
+
+    sha256: Hex32
+    policy: Policy
+    signatures: Annotated[tuple[Signature, ...], Field(min_length=1, max_length=20)]
+    limits: Limits
+    plan: Annotated[tuple[PlanCharge, ...], Field(max_length=300)] = ()
+
+
+class ApprovalStatement(Document):
+    """What an officer signs, in the context `csl1/approval`: yes or no to one study, named by its digest, under one
+    policy."""
+
+    study: Hex32
+    policy: Hex32
+    decision: Literal["approve", "decline"]
+    reason: Text
+
+
+class ApproveData(Document):
+    """An officer's decision about a study that waits."""
+
+    name: Text
+    statement: ApprovalStatement
+    signature: Signature
 
 
 class ReserveData(Document):
     """A whole study's cost, set aside before its data are touched, under the policy named; `library` computed the
-    price."""
+    price; `slot` is the plan's slot that the study fills."""
 
     study: Text
     purpose: Purpose
@@ -67,8 +100,8 @@ class ReserveData(Document):
     policy: Hex32
     epsilon: Epsilon
     delta: Annotated[float, Field(gt=0, lt=1)]
-    run_delta: Annotated[float, Field(gt=0, lt=1)]
     library: Text
+    slot: Name | None = None
     charges: Annotated[tuple[AccountCharge, ...], Field(min_length=1, max_length=2)]
 
     @model_validator(mode="after")
@@ -106,6 +139,91 @@ class RefuseData(Document):
     code: Annotated[str, Field(pattern=r"^CSL-[A-Z][0-9]{3}$")]
     study: Annotated[str, Field(max_length=400)]
     why: Annotated[str, Field(max_length=1000)]
+
+
+class RotationStatement(Document):
+    """What the new key signs, in the context `csl1/rotation`: that it follows the old one at this place of the ledger."""
+
+    member: Name
+    seq: Annotated[int, Field(ge=1)]
+    prev: Hex32
+    old: Hex32
+    new: Hex32
+
+
+class RotateData(Document):
+    """The institution's key changes: the entry is signed by the old key, the statement in it by the new one."""
+
+    statement: RotationStatement
+    accepted: Hex64
+    reason: Text
+
+
+class RestoreStatement(Document):
+    """What two officers sign, in the context `csl1/restore`: this copy of `size` entries goes on as the ledger.
+
+    `complete` is their word that the vault wrote nothing after the copy was made.
+    """
+
+    member: Name
+    size: Annotated[int, Field(ge=1)]
+    root: Hex32
+    complete: bool
+    reason: Text
+
+
+class RestoreData(Document):
+    """The ledger goes on from a backup. `note` is the head as witnesses countersigned it last (a signed note); without
+    it, or when the copy may not be complete, nothing remains to spend."""
+
+    statement: RestoreStatement
+    signatures: Annotated[tuple[Signature, ...], Field(min_length=2, max_length=20)]
+    note: Annotated[str, Field(max_length=20_000)] = ""
+
+    @property
+    def exhausts(self) -> bool:
+        """Whether entries may be missing, so that everything that was left counts as spent."""
+        return not (self.statement.complete and self.note)
+
+
+class AccessData(Document):
+    """Somebody at the institution saw, took or deleted something that a study left at home."""
+
+    action: Literal["view", "export", "erase"]
+    what: Text
+    actor: Text
+    role: Annotated[str, Field(pattern=r"^[a-z]{1,20}$")]
+    count: Count
+
+
+class WithdrawData(Document):
+    """Customers withdrew their consent: how many, and a digest of the list, salted by a key that stays at home.
+
+    `registered` is how many stand in the register now: it never has fewer, so that an old copy of it is noticed.
+    """
+
+    count: Count
+    registered: Count
+    salted: Hex32
+    reason: Text
+    actor: Text
+
+
+class ConsentData(Document):
+    """The consent that stood when a study's data were read: a digest of the list of customers, salted by a key that stays at
+    home."""
+
+    purpose: Purpose
+    consent: Annotated[str, Field(max_length=64)]
+    salted: Hex32
+
+
+class WitnessData(Document):
+    """Others countersigned the ledger's head: the names and keys of those whose signatures were checked."""
+
+    size: Annotated[int, Field(ge=1)]
+    root: Hex32
+    witnesses: Annotated[tuple[Text, ...], Field(min_length=1, max_length=200)]
 
 
 class _Body(Document):
@@ -168,7 +286,92 @@ class Refuse(_Body):
     data: RefuseData
 
 
-Body = Genesis | PolicyEntry | Reserve | Release | Close | Refuse
+class Approve(_Body):
+    """An officer decides about a study that waits."""
+
+    kind: Literal["approve"] = "approve"
+    rid: Rid
+    data: ApproveData
+
+
+class Consent(_Body):
+    """The consent under which a study's data were read."""
+
+    kind: Literal["consent"] = "consent"
+    rid: Rid
+    data: ConsentData
+
+
+class Rotate(_Body):
+    """The institution's key changes."""
+
+    kind: Literal["rotate"] = "rotate"
+    rid: None = None
+    data: RotateData
+
+
+class Restore(_Body):
+    """The ledger goes on from a backup."""
+
+    kind: Literal["restore"] = "restore"
+    rid: None = None
+    data: RestoreData
+
+
+class Access(_Body):
+    """Somebody at the institution saw, took or deleted something."""
+
+    kind: Literal["access"] = "access"
+    rid: None = None
+    data: AccessData
+
+
+class Withdraw(_Body):
+    """Customers withdrew their consent."""
+
+    kind: Literal["withdraw"] = "withdraw"
+    rid: None = None
+    data: WithdrawData
+
+
+class Witnessed(_Body):
+    """Others countersigned the ledger's head."""
+
+    kind: Literal["witness"] = "witness"
+    rid: None = None
+    data: WitnessData
+
+
+Kind = Literal[
+    "genesis",
+    "policy",
+    "approve",
+    "reserve",
+    "consent",
+    "release",
+    "close",
+    "refuse",
+    "rotate",
+    "restore",
+    "access",
+    "withdraw",
+    "witness",
+]
+Body = (
+    Genesis
+    | PolicyEntry
+    | Approve
+    | Reserve
+    | Consent
+    | Release
+    | Close
+    | Refuse
+    | Rotate
+    | Restore
+    | Access
+    | Withdraw
+    | Witnessed
+)
 _PARSER: TypeAdapter[Body] = TypeAdapter(Annotated[Body, Field(discriminator="kind")])
 
 
@@ -194,6 +397,19 @@ class Reservation:
     def untouched(self) -> tuple[Account, ...]:
         """Return the reserved accounts from which nothing was ever released."""
         return tuple(charge.account for charge in self.data.charges if not self.released.get(charge.account))
+
+
+@dataclass(frozen=True)
+class Known:
+    """What earlier entries say about an entry's `rid`: the officers' decisions, the reservation, and whether a release has
+    the entry's number already."""
+
+    approvals: tuple[ApproveData, ...] = ()
+    reservation: Reservation | None = None
+    number_taken: bool = False
+
+
+UNKNOWN = Known()
 
 
 def parse(content: bytes) -> Body:

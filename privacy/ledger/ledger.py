@@ -3,27 +3,38 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date, timedelta
-from importlib.metadata import version
 from pathlib import Path
+from typing import Literal
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from federation.document import Document
 from federation.encoding import sha256_hex
 from federation.errors import IntegrityError, PolicyError
-from federation.signing import public_hex
+from federation.merkle import leaf_hash
+from federation.signing import Signature, public_hex, sign
+from privacy.decision import Terms
 from privacy.events import PrivacyEvent
-from privacy.filter import limits_of, run_epsilon, run_price
+from privacy.filter import limits_of
+from privacy.ledger.charges import plan_charges, priced
 from privacy.ledger.entries import (
-    ACCOUNTS,
     MILLISECONDS_A_DAY,
+    ROTATION_CONTEXT,
     SIGNING_PREFIX,
+    UNKNOWN,
+    Access,
+    AccessData,
     Account,
-    AccountCharge,
+    Approve,
+    ApproveData,
     Body,
     Close,
     CloseData,
+    Consent,
+    ConsentData,
     Genesis,
     GenesisData,
+    Known,
     PolicyData,
     PolicyEntry,
     Refuse,
@@ -32,17 +43,25 @@ from privacy.ledger.entries import (
     ReleaseData,
     Reservation,
     Reserve,
-    ReserveData,
+    Restore,
+    RestoreData,
+    Rotate,
+    RotateData,
+    RotationStatement,
+    Withdraw,
+    WithdrawData,
+    WitnessData,
+    Witnessed,
 )
-from privacy.ledger.merkle import leaf_hash
 from privacy.ledger.reader import STATE_PREFIX, LedgerReader
-from privacy.ledger.state import EPOCH, State, advance, check_policy
+from privacy.ledger.rules import advance
+from privacy.ledger.state import EPOCH, State
 from privacy.ledger.store import Store
-from privacy.policy import Policy, Terms
+from privacy.ledger.succession import check_policy
+from privacy.policy import Policy
 
 Clock = Callable[[], int]
 HOLDOUT_CONTEXT = b"csl1/holdout-key\0"
-EPSILON_SLACK = 1e-9
 
 
 def system_clock() -> int:
@@ -89,7 +108,7 @@ class Ledger(LedgerReader):
             draft = cls(store, key, clock)
             with store.transaction():
                 state = State()
-                draft._append(state, Genesis(seq=0, prev=state.head, ts=clock(), data=data), None)
+                draft._append(state, Genesis(seq=0, prev=state.head, ts=clock(), data=data), UNKNOWN, key)
         except BaseException:
             store.discard()
             raise
@@ -132,23 +151,52 @@ class Ledger(LedgerReader):
         """Return the ledger's time in milliseconds since 1970: the clock's, and never before that of the last entry."""
         return max(self._clock(), self.state().ts)
 
-    def activate(self, policy: Policy) -> None:
+    def activate(self, policy: Policy, signatures: Sequence[Signature]) -> None:
         """Bring a policy into force; the one in force already changes nothing.
+
+        Parameters
+        ----------
+        policy, signatures:
+            The policy, and its officers' signatures in the context `csl1/policy`.
 
         Raises
         ------
         PolicyError
-            CSL-P301 to CSL-P305 when it may not follow what the ledger holds; CSL-P104, P105, P109 when it cannot be
-            enforced.
+            CSL-P301 to CSL-P316 when it may not follow what the ledger holds, or too few officers signed; CSL-P413, P414
+            for a plan that does not fit; CSL-P104, P105, P109 when it cannot be enforced.
+        IntegrityError
+            CSL-P314 for a signature that does not fit.
         """
-        if self.state().policy == policy.digest():
+        before = self.state()
+        if before.policy_digest == policy.digest():
             return
-        data = PolicyData(sha256=policy.digest(), policy=policy, limits=limits_of(policy))
+        check_policy(before, policy, tuple(signatures))  # before the work of pricing
+        limits = limits_of(policy)
+        data = PolicyData(
+            sha256=policy.digest(),
+            policy=policy,
+            signatures=tuple(signatures),
+            limits=limits,
+            plan=plan_charges(policy, limits),
+        )
         with self._store.transaction():
             state = self._state()
-            if state.policy != data.sha256:
-                check_policy(state, policy)
-                self._append(state, PolicyEntry(seq=state.size, prev=state.head, ts=self._ts(state), data=data), None)
+            if state.policy_digest != data.sha256:
+                self._write(PolicyEntry, data)
+
+    def approve(self, data: ApproveData) -> None:
+        """Write down an officer's signed decision about a study; the same one again changes nothing.
+
+        Raises
+        ------
+        PolicyError
+            CSL-P312 signed under another policy, CSL-P313 by an officer who decided before, CSL-P418 too late.
+        IntegrityError
+            CSL-P314 for a signature that does not fit, or of nobody who may sign.
+        """
+        with self._store.transaction():
+            if data not in self._decisions(data.statement.study):
+                self._write(Approve, data, data.statement.study)
 
     def reserve(
         self,
@@ -177,21 +225,22 @@ class Ledger(LedgerReader):
         Raises
         ------
         PolicyError
-            CSL-P401 terms of another policy, CSL-P402 reserved before on other terms, CSL-P403 and CSL-P404 not enough
-            left of the period's or the life's budget, CSL-P406 closed before, CSL-P411 events that cost more than the
-            terms grant.
+            CSL-P401 terms of another policy, CSL-P402 reserved before on other terms, CSL-P403, CSL-P404 and CSL-P412 not
+            enough left of the period's, the life's or the purpose's budget, CSL-P406 closed before, CSL-P411 events that
+            cost more than the terms grant, CSL-P413 entries were lost, CSL-P415 not approved yet, CSL-P416 declined,
+            CSL-P417 no such free slot.
         """
         limits = self.state().limits
         if limits is None:
             raise PolicyError("CSL-P401", "No policy is in force in the ledger.", "Activate the institution's policy.")
-        data = _priced(study, charges, releases, terms, limits.run_delta)
+        data = priced(study, charges, releases, terms, limits)
         with self._store.transaction():
-            state, known = self._state(), self._reservation(rid)
+            known = self._reservation(rid)
             if known is not None and known.data == data:
                 if known.closed:
                     raise PolicyError("CSL-P406", "The study is closed.", "Plan a new study.")
                 return known
-            self._append(state, Reserve(seq=state.size, prev=state.head, ts=self._ts(state), rid=rid, data=data), known)
+            self._write(Reserve, data, rid)
         return Reservation(rid, data, dict.fromkeys(charges, 0))
 
     def release(self, rid: str, number: int, account: Account, sha256: str, size: int, *, what: str) -> None:
@@ -216,12 +265,10 @@ class Ledger(LedgerReader):
         """
         data = ReleaseData(number=number, account=account, what=what, sha256=sha256, bytes=size)
         with self._store.transaction():
-            before = next((row for row in self._store.released(rid) if row[1] == number), None)
-            if before is not None and self._entry(self._store.at(before[3])).body.data == data:
+            before = self._store.released_at(rid, number)
+            if before is not None and self._entry(self._store.at(before)).body.data == data:
                 return
-            state = self._state()
-            body = Release(seq=state.size, prev=state.head, ts=self._ts(state), rid=rid, data=data)
-            self._append(state, body, self._reservation(rid), number_taken=before is not None)
+            self._write(Release, data, rid)
 
     def close(self, rid: str, reason: str = "the study is over") -> tuple[Account, ...]:
         """End a study and return the accounts whose charge comes back: those from which nothing was ever released.
@@ -232,75 +279,113 @@ class Ledger(LedgerReader):
             CSL-P405 when nothing is reserved.
         """
         with self._store.transaction():
-            state, known = self._state(), self._reservation(rid)
+            known = self._reservation(rid)
             if known is not None and known.closed:
                 return known.untouched()
             returned = known.untouched() if known is not None else ()
-            data = CloseData(reason=reason, returned=returned)
-            self._append(state, Close(seq=state.size, prev=state.head, ts=self._ts(state), rid=rid, data=data), known)
+            self._write(Close, CloseData(reason=reason, returned=returned), rid)
         return returned
 
     def refuse(self, code: str, study: str, why: str) -> None:
         """Write down a refusal; text from outside is shortened and cleaned, so that a refusal can always be written."""
         data = RefuseData(code=code, study=_clean(study, 400), why=_clean(why, 1000))
         with self._store.transaction():
+            self._write(Refuse, data)
+
+    def consent(self, rid: str, *, purpose: str, consent: str, digest: str) -> None:
+        """Write down the consent under which a study's data were read; the same again changes nothing.
+
+        Raises
+        ------
+        PolicyError
+            CSL-P405, CSL-P406 when the study is not reserved and open.
+        """
+        data = ConsentData(purpose=purpose, consent=consent, salted=digest)
+        with self._store.transaction():
+            row = self._store.newest(rid, "consent")
+            if row is None or self._entry(row).body.data != data:
+                self._write(Consent, data, rid)
+
+    def access(
+        self, action: Literal["view", "export", "erase"], what: str, *, actor: str, role: str, count: int
+    ) -> None:
+        """Write down that somebody is about to see, take or delete something; call it before it happens."""
+        data = AccessData(action=action, what=_clean(what, 400), actor=_clean(actor, 400), role=role, count=count)
+        with self._store.transaction():
+            self._write(Access, data)
+
+    def withdraw(self, *, count: int, registered: int, digest: str, reason: str, actor: str) -> None:
+        """Write down that customers withdrew their consent: how many, and a salted digest of the list."""
+        data = WithdrawData(
+            count=count, registered=registered, salted=digest, reason=_clean(reason, 400), actor=_clean(actor, 400)
+        )
+        with self._store.transaction():
+            self._write(Withdraw, data)
+
+    def witnessed(self, size: int, root: str, witnesses: Sequence[str]) -> None:
+        """Write down that others countersigned the ledger's head."""
+        data = WitnessData(size=size, root=root, witnesses=tuple(witnesses))
+        with self._store.transaction():
+            self._write(Witnessed, data)
+
+    def rotate(self, new: Ed25519PrivateKey, reason: str) -> None:
+        """Change the institution's key: from the next entry on `new` signs, and this object writes with it.
+
+        Raises
+        ------
+        PolicyError
+            CSL-P317 for a key that was used before.
+        """
+        with self._store.transaction():
             state = self._state()
-            self._append(state, Refuse(seq=state.size, prev=state.head, ts=self._ts(state), data=data), None)
+            assert state.member is not None
+            statement = RotationStatement(
+                member=state.member, seq=state.size, prev=state.head, old=public_hex(self._key), new=public_hex(new)
+            )
+            accepted = sign(new, ROTATION_CONTEXT, statement).value
+            data = RotateData(statement=statement, accepted=accepted, reason=_clean(reason, 400))
+            self._write(Rotate, data, state_key=new)
+        self._key, self._public = new, public_hex(new)
+        self.state()  # from now on entries before this one are checked by the old key
+
+    def restore(self, data: RestoreData) -> None:
+        """Let this copy go on as the ledger, as two officers signed; the same again changes nothing.
+
+        Raises
+        ------
+        PolicyError
+            CSL-P315 when a signature is missing, CSL-P317 when they signed for another copy.
+        IntegrityError
+            CSL-P314 for a signature that does not fit, or of nobody who may sign.
+        """
+        with self._store.transaction():
+            if self._entry(self._store.last()).body.data != data:
+                self._write(Restore, data)
 
     def _ts(self, state: State) -> int:
         return max(self._clock(), state.ts)
 
-    def _append(self, state: State, body: Body, known: Reservation | None, number_taken: bool = False) -> None:
-        """Write an entry and the totals after it; the caller holds the transaction."""
+    def _write(
+        self, kind: type[Body], data: Document, rid: str | None = None, *, state_key: Ed25519PrivateKey | None = None
+    ) -> None:
+        """Append an entry and the totals after it; the caller holds the transaction."""
+        state = self._state()
+        fields = {"seq": state.size, "prev": state.head, "ts": self._ts(state), "rid": rid, "data": data}
+        body = kind.model_validate(fields)
+        known = UNKNOWN if rid is None else self._known(rid, body.data.number if isinstance(body, Release) else None)
+        self._append(state, body, known, state_key or self._key)
+
+    def _append(self, state: State, body: Body, known: Known, state_key: Ed25519PrivateKey) -> None:
         content = body.canonical()
         leaf = leaf_hash(content)
-        after = advance(state, body, leaf, known, number_taken)
+        after = advance(state, body, leaf, known)
         released = (body.rid, body.data.number, body.data.account, body.seq) if isinstance(body, Release) else None
         row = (body.seq, body.kind, body.rid, content, leaf, self._key.sign(SIGNING_PREFIX + content))
         self._store.insert(row, released)
-        self._put(after)
-
-    def _put(self, state: State) -> None:
-        content = state.canonical()
-        self._store.put_state(content, self._key.sign(STATE_PREFIX + content))
-
-
-def _priced(
-    study: str,
-    charges: Mapping[Account, Sequence[PrivacyEvent]],
-    releases: Mapping[Account, int],
-    terms: Terms,
-    run_delta: float,
-) -> ReserveData:
-    for account, events in charges.items():
-        cost = run_epsilon(tuple(events), terms.delta)
-        if cost > terms.epsilon * (1 + EPSILON_SLACK):
-            raise PolicyError(
-                "CSL-P411",
-                f"The study's events cost epsilon {cost:.4g} on the {account} account; {terms.epsilon:.4g} is granted.",
-                "Use more noise or fewer steps.",
-            )
-    lines = tuple(
-        AccountCharge(
-            account=name,
-            events=tuple(charges[name]),
-            releases=releases[name],
-            cost=run_price(tuple(charges[name]), run_delta),
-        )
-        for name in ACCOUNTS
-        if name in charges
-    )
-    return ReserveData(
-        study=study,
-        purpose=terms.purpose,
-        contract=terms.contract,
-        policy=terms.policy,
-        epsilon=terms.epsilon,
-        delta=terms.delta,
-        run_delta=run_delta,
-        library=f"dp-accounting {version('dp-accounting')}",
-        charges=lines,
-    )
+        totals = after.canonical()
+        signature = state_key.sign(STATE_PREFIX + totals)
+        self._store.put_state(totals, signature)
+        self._parsed = ((totals, signature), after)
 
 
 def _fingerprint(secret: bytes) -> str:

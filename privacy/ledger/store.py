@@ -19,7 +19,7 @@ from federation.errors import ConsilienceError, IntegrityError, StorageError
 from federation.files import sync_folder
 
 APPLICATION_ID = 0x43534C31  # "CSL1"
-FORMAT = 1
+FORMAT = 2
 BUSY_SECONDS = 10.0
 BATCH = 1000
 
@@ -27,13 +27,15 @@ SCHEMA = (
     """CREATE TABLE entry(
   seq  INTEGER PRIMARY KEY CHECK (seq >= 0),
   kind TEXT NOT NULL CHECK (kind IN
-  ('genesis','policy','approve','reserve','release','close','refuse','rotate','restore')), rid  TEXT,
+  ('genesis','policy','approve','reserve','consent','release','close','refuse','rotate','restore','access','withdraw','witness')),
+  rid  TEXT,
   body BLOB NOT NULL,
   leaf BLOB NOT NULL UNIQUE CHECK (length(leaf) = 32),
   sig  BLOB NOT NULL CHECK (length(sig) = 64)
 ) STRICT""",
     "CREATE UNIQUE INDEX one_reserve ON entry(rid) WHERE kind = 'reserve'",
     "CREATE UNIQUE INDEX one_close ON entry(rid) WHERE kind = 'close'",
+    "CREATE INDEX of_study ON entry(rid, kind) WHERE kind IN ('approve', 'consent')",
     """CREATE TABLE released(
   rid     TEXT NOT NULL,
   number  INTEGER NOT NULL CHECK (number >= 0),
@@ -154,7 +156,9 @@ class Store:
             raise StorageError(
                 "CSL-P603",
                 f"{self.path} has format {found}; this release knows {FORMAT}.",
-                "Use the release that wrote it, or a newer one.",
+                "Use the release that wrote it, or a newer one."
+                if isinstance(found, int) and found > FORMAT
+                else "It was written before the first release: make the vault anew.",
             )
 
     def close(self) -> None:
@@ -200,14 +204,51 @@ class Store:
         # the kind stands in the text, so that SQLite uses the partial index
         return self._row(f"SELECT * FROM entry WHERE rid = ? AND kind = '{kind}'", (rid,))  # noqa: S608
 
+    def newest(self, rid: str, kind: str) -> Row | None:
+        """Return the newest entry of a kind that may stand several times for a study (`approve`, `consent`)."""
+        query = "SELECT * FROM entry WHERE rid = ? AND kind = ? AND kind IN ('approve', 'consent') ORDER BY seq DESC"
+        return self._row(query, (rid, kind))
+
+    def decisions(self, rid: str) -> list[Row]:
+        """Return the officers' decisions about a study, in order."""
+        query = "SELECT * FROM entry WHERE rid = ? AND kind = 'approve' AND kind IN ('approve', 'consent') ORDER BY seq"
+        return [self._typed(row) for row in self._connection.execute(query, (rid,))]
+
     def at(self, seq: int) -> Row | None:
         """Return the entry number `seq`."""
         return self._row("SELECT * FROM entry WHERE seq = ?", (seq,))
 
-    def released(self, rid: str) -> list[ReleasedRow]:
-        """Return the rows of a reservation's releases."""
-        query = "SELECT rid, number, account, seq FROM released WHERE rid = ? ORDER BY number"
-        return list(self._connection.execute(query, (rid,)))
+    def released_at(self, rid: str, number: int) -> int | None:
+        """Return the entry of the release with this number, or None."""
+        query = "SELECT seq FROM released WHERE rid = ? AND number = ?"
+        row = self._connection.execute(query, (rid, number)).fetchone()
+        return None if row is None else int(row[0])
+
+    def counts(self, rid: str) -> dict[str, int]:
+        """Return how many releases a reservation has made, by account."""
+        query = "SELECT account, count(*) FROM released WHERE rid = ? GROUP BY account"
+        return {str(account): int(number) for account, number in self._connection.execute(query, (rid,))}
+
+    def leaves(self, start: int, end: int) -> Iterator[bytes]:
+        """Yield the leaves of the entries from `start` until before `end`, in batches."""
+        while start < end:
+            with self.transaction(write=False):
+                query = "SELECT seq, leaf FROM entry WHERE seq >= ? AND seq < ? ORDER BY seq LIMIT ?"
+                batch = list(self._connection.execute(query, (start, end, BATCH)))
+            if not batch:
+                return
+            yield from (bytes(leaf) for _, leaf in batch)
+            start = batch[-1][0] + 1
+
+    def copy_to(self, path: Path) -> None:
+        """Write a consistent copy of the whole file to `path`, which must not exist, while others may go on writing."""
+        with self._lock, translated(self.path):  # the lock: no half-done transaction of another thread is copied
+            path.touch(mode=0o600, exist_ok=False)
+            target = sqlite3.connect(path)
+            try:
+                self._connection.backup(target)
+            finally:
+                target.close()
 
     def rows(self, start: int = 0) -> Iterator[Row]:
         """Yield entries by seq, in batches, so that a long reading never keeps a writer out."""

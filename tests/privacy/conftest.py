@@ -1,5 +1,6 @@
 import datetime
 import sqlite3
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,49 +8,19 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from federation.document import parse_yaml
 from federation.signing import public_hex
 from federation.study import HashHoldout
+from privacy.decision import Terms
 from privacy.events import DiscreteGaussianHistogram, SubsampledGaussian
 from privacy.ledger import Ledger, Verification, verify
 from privacy.ledger.store import SCHEMA
-from privacy.policy import Policy, Terms
+from privacy.plan import Slot
+from privacy.policy import Policy
+from tests.privacy.policies import POLICY, policy_of, signed
 
 DAY = 86_400_000
 START = int(datetime.datetime(2026, 3, 1, tzinfo=datetime.UTC).timestamp() * 1000)
 HOLDOUT_KEY = b"h" * 32
-
-POLICY = """
-institution: alder
-version: 1
-issued: 2026-01-01
-expires: 2030-01-01
-purposes:
-  - {id: marketing.churn, meaning: Keep customers, consent: profiling}
-contact_consent: contact
-studies:
-  - contract: shop
-    purposes: [marketing.churn]
-    models: [additive]
-    modes: [fedsgd]
-    max_epsilon: 1.0
-    max_delta: 1.0e-6
-    holdout: {kind: hash, share: 0.2}
-budget:
-  mode: open
-  unit: customer
-  neighbours: add_or_remove_one
-  period: {days: 30, epsilon: 2.0, delta: 1.0e-6}
-  life: {epsilon: 3.0, delta: 1.0e-6}
-smallest_cohort: 500
-smallest_partners: 3
-aggregation: plain
-reply_grid_seconds: 1.0
-"""
-
-
-def policy_of(text: str = POLICY) -> Policy:
-    return parse_yaml(text.encode(), Policy, "policy.yaml")
 
 
 @dataclass
@@ -66,28 +37,31 @@ class Clock:
 class House:
     """One institution's ledger in a temporary folder, with a clock that the test moves."""
 
-    def __init__(self, folder: Path, text: str = POLICY) -> None:
+    def __init__(
+        self, folder: Path, policy: str | Policy = POLICY, keys: Sequence[Ed25519PrivateKey] = (), member: str = "alder"
+    ) -> None:
         self.path = folder / "ledger.sqlite"
         self.key = Ed25519PrivateKey.from_private_bytes(b"alder".ljust(32, b"."))
         self.public = public_hex(self.key)
         self.clock = Clock()
-        self.policy = policy_of(text)
-        self.ledger = Ledger.create(self.path, self.key, member="alder", holdout_key=HOLDOUT_KEY, clock=self.clock)
-        self.ledger.activate(self.policy)
+        self.policy = policy_of(policy) if isinstance(policy, str) else policy
+        self.ledger = Ledger.create(self.path, self.key, member=member, holdout_key=HOLDOUT_KEY, clock=self.clock)
+        self.ledger.activate(self.policy, signed(self.policy, *keys))
 
     def open(self) -> Ledger:
         return Ledger.open(self.path, self.key, clock=self.clock)
 
-    def terms(self, epsilon: float = 1.0) -> Terms:
+    def terms(self, epsilon: float = 1.0, purpose: str = "marketing.churn", slot: Slot | None = None) -> Terms:
         return Terms(
             policy=self.policy.digest(),
             epsilon=epsilon,
             delta=1e-6,
-            purpose="marketing.churn",
+            purpose=purpose,
             consent="profiling",
             contract="shop",
             holdout=HashHoldout(kind="hash", share=0.2),
             declared_size=1000,
+            slot=slot,
         )
 
     def charges(self, noise: float = 10.0) -> dict:
@@ -96,14 +70,21 @@ class House:
             "holdout": (DiscreteGaussianHistogram(sigma=noise, count=1),),
         }
 
-    def reserve(self, rid: str, noise: float = 10.0, rounds: int = 3, ledger: Ledger | None = None):
+    def reserve(
+        self, rid: str, noise: float = 10.0, rounds: int = 3, ledger: Ledger | None = None, terms: Terms | None = None
+    ):
         return (ledger or self.ledger).reserve(
             rid,
             study=f"study-{rid}",
             charges=self.charges(noise),
             releases={"training": rounds, "holdout": 1},
-            terms=self.terms(),
+            terms=terms or self.terms(),
         )
+
+    def activate(self, policy: Policy, *keys: Ed25519PrivateKey) -> None:
+        """Bring the next policy into force, signed by both officers unless keys are given."""
+        self.ledger.activate(policy, signed(policy, *keys))
+        self.policy = policy
 
     def release(self, rid: str, number: int, account: str = "training", ledger: Ledger | None = None) -> None:
         (ledger or self.ledger).release(rid, number, account, f"{number:064x}", 100, what="gradient sum")

@@ -11,8 +11,14 @@ from pathlib import Path
 import pytest
 
 from federation.errors import ConsilienceError, PolicyError, StorageError
+from privacy.cost import total
+from privacy.filter import price
 from privacy.ledger import Ledger
 from privacy.ledger import store as store_module
+from tests.privacy.policies import policy
+
+UNITS = 100
+NOBODY = 65_534
 
 
 def in_child(work):
@@ -64,22 +70,22 @@ def check_after(house, log):
     assert all(ledger.reservation(rid).closed for rid in closed)
     charged = ledger.state().training.life
     left = {line.split()[1] for line in log if line.startswith("left")}
-    cost = sum(ledger.reservation(rid).data.charge("training").cost.mu_squared_nano for rid in left)
-    assert cost <= charged.mu_squared_nano
+    cost = total(ledger.reservation(rid).data.charge("training").cost for rid in left)
+    assert cost.nano <= charged.nano and cost.femto <= charged.femto
     ledger.close_file()
 
 
 def die_at(statement_number):
-    """Make SQLite connections of this process die by SIGKILL before, or right after, their n-th statement."""
+    """Make SQLite connections of this process die by SIGKILL before their n-th statement that writes."""
     count = 0
 
     class Mortal(sqlite3.Connection):
-        def execute(self, *arguments):
+        def execute(self, statement, *arguments):
             nonlocal count
-            count += 1
+            count += statement.startswith(("BEGIN IMMEDIATE", "COMMIT", "INSERT"))
             if count == statement_number:
                 os.kill(os.getpid(), signal.SIGKILL)
-            return super().execute(*arguments)
+            return super().execute(statement, *arguments)
 
     whole = sqlite3.connect
 
@@ -131,14 +137,14 @@ def roomy_in(folder, make_house, policy_text):
 
 
 def test_killed_before_every_statement_of_a_study(roomy, tmp_path):
-    """The child dies before its n-th statement, for every n that a study has; a second child then ends the study."""
+    """The child dies before its n-th statement that writes, for every n that a study has; a second child then ends the study."""
     for number in range(1, 100):
         killed = run_and_kill(roomy, tmp_path, [f"s{number}"], statement=number)
         assert not run_and_kill(roomy, tmp_path, [f"s{number}"])
         assert roomy.ledger.reservation(f"s{number}").closed
         if not killed:
             break
-    assert 20 < number < 99
+    assert 15 < number < 99
 
 
 def test_killed_at_any_moment(make_house, policy_text, tmp_path):
@@ -182,15 +188,17 @@ def test_an_error_at_any_statement_leaves_nothing_half_done(roomy, monkeypatch):
     assert result.valid and result.state == roomy.ledger.state()
 
 
-def test_two_processes_racing_for_the_last_units(roomy, tmp_path):
-    """Ninety-nine shares of delta are left: two processes get exactly so many between them."""
+def test_processes_racing_for_the_last_units(memory, make_house, tmp_path):
+    """A hundred units and a bit are left: several processes get a hundred between them, and the bit stays."""
+    roomy = make_house(memory, policy(budget__period__epsilon=3.0))
+    noise = noise_for_the_units(roomy)
 
     def race(name, descriptor):
         def work():
             with roomy.open() as ledger:
                 for number in range(1000):
                     try:
-                        roomy.reserve(f"{name}{number}", noise=50.0, ledger=ledger)
+                        roomy.reserve(f"{name}{number}", noise=noise, ledger=ledger)
                     except PolicyError as error:
                         note(descriptor, error.code)
                         return
@@ -199,12 +207,29 @@ def test_two_processes_racing_for_the_last_units(roomy, tmp_path):
         return work
 
     descriptor = os.open(tmp_path / "race", os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
-    children = [in_child(race(name, descriptor)) for name in ("x", "y")]
+    children = [in_child(race(name, descriptor)) for name in ("w", "x", "y", "z")]
     assert all(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0 for child in children)
     lines = (tmp_path / "race").read_text().splitlines()
-    assert lines.count("got") == 99 and sorted(set(lines)) == ["CSL-P404", "got"]
+    assert lines.count("got") == UNITS and sorted(set(lines)) == ["CSL-P404", "got"]
     result = roomy.verify()
-    assert result.valid and result.state.training.life.delta_femto == roomy.ledger.state().limits.life.delta_femto
+    life, capacity = result.state.training.life, roomy.ledger.state().limits.life.capacity
+    cost = price(roomy.charges(noise)["training"], roomy.ledger.state().limits)
+    assert result.valid and life == total([cost] * UNITS)
+    assert life.nano <= capacity.nano < life.nano + cost.nano or life.femto <= capacity.femto < life.femto + cost.femto
+
+
+def noise_for_the_units(house):
+    """Find the noise with which exactly a hundred studies fit."""
+    limits, low, high = house.ledger.state().limits, 5.0, 100.0
+    for _ in range(50):
+        noise = (low + high) / 2
+        cost = price(house.charges(noise)["training"], limits)
+        capacity = limits.life.capacity
+        count = min(capacity.nano // cost.nano, capacity.femto // cost.femto)
+        if count == UNITS:
+            return noise
+        low, high = (noise, high) if count < UNITS else (low, noise)
+    raise AssertionError("no such noise")
 
 
 def test_a_full_disk_refuses_and_the_chain_stays_whole(roomy):
@@ -250,6 +275,29 @@ def test_a_ledger_that_another_process_holds(roomy, monkeypatch):
     assert caught.value.code == "CSL-P512"
     holder.execute("ROLLBACK")
     roomy.reserve("a")
+
+
+def test_a_file_that_may_only_be_read_refuses_and_stays_whole(roomy):
+    """Run as another user where this one may write everything."""
+    before = roomy.path.read_bytes()
+    roomy.path.chmod(0o400)
+    if os.getuid() == 0:
+        os.chown(roomy.path, NOBODY, NOBODY)
+        os.chown(roomy.path.parent, NOBODY, NOBODY)
+
+    def work():
+        if os.getuid() == 0:
+            os.setgid(NOBODY)
+            os.setuid(NOBODY)
+        with roomy.open() as ledger:
+            assert ledger.has_reservation("warm")
+            for call in (lambda: roomy.reserve("a", noise=20.0, ledger=ledger), lambda: ledger.close("warm")):
+                with pytest.raises(StorageError) as caught:
+                    call()
+                assert caught.value.code == "CSL-P513" and "readonly" in caught.value.cause
+
+    assert os.waitstatus_to_exitcode(os.waitpid(in_child(work), 0)[1]) == 0
+    assert roomy.path.read_bytes() == before and roomy.verify().valid
 
 
 def test_a_creation_that_fails_leaves_nothing(roomy, tmp_path):
