@@ -8,14 +8,15 @@ from pathlib import Path
 from flwr.app import Context, Error, Message
 from flwr.clientapp import ClientApp
 
+from client.home import Home
+from client.unlock import unlock
 from client.vault import Vault, where
 from federation.errors import StorageError
 from federation.messages import REFUSED
-from privacy.keys import passphrase_from_file
 
 logger = logging.getLogger("consilience.vault")
 CLIENT_APP_FAILED = 2  # Flower's ErrorCode.CLIENT_APP_RAISED_EXCEPTION
-ACTIONS = ("hello", "offer", "model", "receipts")
+ACTIONS = ("hello", "offer", "model", "receipts", "head", "cosign", "cosigned")
 
 
 class VaultShelf:
@@ -28,8 +29,7 @@ class VaultShelf:
     def __call__(self, context: Context) -> Vault:
         """Return the vault at the node's `home`; run_config, which the coordinator can set, is never read.
 
-        `passphrase-file` in the node configuration names the file that opens the keys; `plain-keys`, for simulations only,
-        allows keys without one.
+        `passphrase-file` in the node configuration names the file that opens the keys; the home's node.yaml says it otherwise.
 
         Raises
         ------
@@ -47,9 +47,8 @@ class VaultShelf:
         with self._lock:
             if path not in self._vaults:
                 file = context.node_config.get("passphrase-file")
-                passphrase = passphrase_from_file(Path(file)) if isinstance(file, str) else None
-                plain = context.node_config.get("plain-keys") is True
-                self._vaults[path] = Vault.open(path, passphrase, allow_plain=plain)
+                keys = unlock(Home(path), Path(file) if isinstance(file, str) else None)
+                self._vaults[path] = Vault.open(path, keys)
             return self._vaults[path]
 
 

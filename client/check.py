@@ -9,6 +9,7 @@ from rich.text import Text
 
 from client.cohort import Cohort, read_cohort, split
 from client.config import NodeConfig
+from client.consent import Excluded
 from client.tables import Want
 from client.validation import Findings
 from federation.charter import Declaration
@@ -85,14 +86,15 @@ def check(
     contact: str,
     holdout: Holdout | None = None,
     key: bytes | None = None,
+    excluded: Excluded | None = None,
 ) -> CheckReport:
     """Read the data as a study with this purpose would, spend nothing and release nothing.
 
     A structural fault does not raise: it stands in the report's reading with its code. `holdout` (and, for a hash, the
-    vault's hold-out `key`) adds the sizes of the two parts.
+    vault's hold-out `key`) adds the sizes of the two parts. Whom `excluded` names counts as without consent.
     """
-    cohort, learn = _read(node, contract, declaration, purpose, "learn")
-    _, score = _read(node, contract, declaration, contact, "score")
+    cohort, learn = _read(node, contract, declaration, purpose, "learn", excluded)
+    _, score = _read(node, contract, declaration, contact, "score", excluded)
     training, held_out = _sizes(cohort, holdout, key)
     advice: tuple[str, ...] = ()
     if cohort is not None:
@@ -102,11 +104,16 @@ def check(
 
 
 def _read(
-    node: NodeConfig, contract: FeatureContract, declaration: Declaration, purpose: str, want: Want
+    node: NodeConfig,
+    contract: FeatureContract,
+    declaration: Declaration,
+    purpose: str,
+    want: Want,
+    excluded: Excluded | None,
 ) -> tuple[Cohort | None, Reading]:
     findings = Findings()
     try:
-        cohort = read_cohort(node, contract, declaration, purpose, want, findings)
+        cohort = read_cohort(node, contract, declaration, purpose, want, findings, excluded)
     except DataError as error:
         return None, Reading(purpose, findings, refusal=error.as_dict())
     positive = None if cohort.label is None else float(cohort.label.mean())

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from client import features, tables
 from client.config import Mapping, NodeConfig, Source, TableMapping
-from client.consent import attach_consent
+from client.consent import Excluded, attach_consent
 from client.sources import Session
 from client.tables import Want
 from client.validation import ColumnFacts, Findings
@@ -49,7 +49,12 @@ class Cohort:
 
 
 def load_cohort(
-    node: NodeConfig, contract: FeatureContract, declaration: Declaration, purpose: str, want: Want
+    node: NodeConfig,
+    contract: FeatureContract,
+    declaration: Declaration,
+    purpose: str,
+    want: Want,
+    excluded: Excluded | None = None,
 ) -> tuple[Cohort, Findings]:
     """Read the cohort of a study, and what was found on the way.
 
@@ -61,6 +66,8 @@ def load_cohort(
     want:
         "learn": features before the as-of date and the label after it (or the table's labelled rows). "score": the
         newest features, without label (or the rows that the mapping names).
+    excluded:
+        Who withdrew (`client.withdrawal.Withdrawals.excluded`): they count as without consent, and no row of theirs is read.
 
     Raises
     ------
@@ -69,12 +76,18 @@ def load_cohort(
         nothing.
     """
     findings = Findings()
-    cohort = read_cohort(node, contract, declaration, purpose, want, findings)
+    cohort = read_cohort(node, contract, declaration, purpose, want, findings, excluded)
     return cohort, findings
 
 
 def read_cohort(
-    node: NodeConfig, contract: FeatureContract, declaration: Declaration, purpose: str, want: Want, findings: Findings
+    node: NodeConfig,
+    contract: FeatureContract,
+    declaration: Declaration,
+    purpose: str,
+    want: Want,
+    findings: Findings,
+    excluded: Excluded | None = None,
 ) -> Cohort:
     """Read as `load_cohort`, into `findings`, which keeps what was found before an error."""
     mapping = node.contracts.get(contract.name)
@@ -87,7 +100,7 @@ def read_cohort(
     findings.stop_on_faults()
     assert mapping is not None
     with Session(node, _sources(node, mapping, want)) as session:
-        attach_consent(session, node, purpose, findings)
+        attach_consent(session, node, purpose, findings, excluded)
         if isinstance(mapping, TableMapping):
             cohort = _from_table(session, mapping, contract, want, findings)
         else:

@@ -248,7 +248,8 @@ class NodeConfig(Document):
     """One institution's node: its member id, a mapping for each contract it takes part in, and its consent table.
 
     Without `consent` nobody has consented, and every study is refused. `memory_mb` bounds the query engine, which
-    spills to the home's `tmp` folder and nowhere else.
+    spills to the home's `tmp` folder and nowhere else. `passphrase_file` (relative to the home) holds the passphrase of the
+    vault's keys; `plain_keys` says that they have none, for simulations alone.
     """
 
     member: Name
@@ -256,7 +257,15 @@ class NodeConfig(Document):
     consent: Consent | None = None
     memory_mb: Annotated[int, Field(ge=128, le=1_048_576)] = 1024
     threads: Annotated[int, Field(ge=1, le=256)] = 2
+    passphrase_file: OwnName | None = None
+    plain_keys: bool = False
     _home: Path | None = PrivateAttr(default=None)
+
+    @model_validator(mode="after")
+    def _one_way_to_the_keys(self) -> Self:
+        if self.passphrase_file is not None and self.plain_keys:
+            raise ValueError("give passphrase_file or plain_keys, not both")
+        return self
 
     def at(self, home: Path) -> "NodeConfig":
         """Return this configuration with its paths relative to the folder `home`."""

@@ -10,7 +10,7 @@ from typing import Annotated
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from client.adoption import Adoption, check_model
 from client.calibration import Calibration, CalibrationReport, calibrate, calibration_report
@@ -18,9 +18,11 @@ from client.cohort import Cohort, load_cohort
 from client.config import NodeConfig
 from client.consent import consenting
 from client.home import Home
-from client.names import Capacity, TopCustomers, choose, write_list
+from client.lists import strip, write_list
+from client.names import Capacity, TopCustomers, choose
 from client.scoring import logits_of, score
 from client.studies import OpenStudy, Studies
+from client.withdrawal import Withdrawals
 from federation.charter import Charter, Declaration
 from federation.contract import FeatureContract, Name
 from federation.document import Document, load_yaml
@@ -30,7 +32,9 @@ from federation.files import atomic_write
 from federation.messages import ModelDelivery, Receipts, Tensors, read_tensors
 from federation.networks import Network, build, load_weights, tensor_shapes
 from federation.signing import Hex32, verify
+from privacy.sealing import read_sealed, write_sealed
 
+KIND = "decision"
 DEFAULT_CAPACITY = TopCustomers(customers=100)
 
 
@@ -61,6 +65,30 @@ class Decision(Document):
     list_file: str | None = None
 
 
+def decision_file(home: Home, rid: str) -> Path:
+    """Return where the sealed decision about a study's model lies."""
+    return home.folder("models") / f"{rid}.decision.json"
+
+
+def read_decision(home: Home, rid: str, store_key: bytes) -> Decision | None:
+    """Open what was decided about a study's model; None where nothing was yet.
+
+    Raises
+    ------
+    IntegrityError
+        CSL-C552 when it is damaged; as `privacy.sealing.unseal`.
+    StorageError
+        CSL-P523 when the file cannot be read.
+    """
+    content = read_sealed(decision_file(home, rid), store_key, KIND)
+    try:
+        return None if content is None else Decision.model_validate_json(content)
+    except ValidationError as error:
+        raise IntegrityError(
+            "CSL-C552", f"The decision about study {rid[:12]} is damaged.", "Restore it from the backup."
+        ) from error
+
+
 class InUse(Document):
     """Which study's model is in use for one contract and purpose."""
 
@@ -72,14 +100,23 @@ class Finish:
     """The last steps of one study at one institution."""
 
     def __init__(
-        self, home: Home, charter: Charter, node: NodeConfig, contract: FeatureContract, study: OpenStudy, key: bytes
+        self,
+        home: Home,
+        charter: Charter,
+        node: NodeConfig,
+        contract: FeatureContract,
+        study: OpenStudy,
+        *,
+        holdout_key: bytes,
+        store_key: bytes,
     ) -> None:
         self._home = home
         self._charter = charter
         self._node = node
         self._contract = contract
         self._study = study
-        self._key = key
+        self._holdout_key = holdout_key
+        self._store_key = store_key
         self._models = home.folder("models")
 
     def receive(self, delivery: ModelDelivery, payload: bytes) -> None:
@@ -91,6 +128,11 @@ class Finish:
             CSL-C526 when another model or card was delivered before: with two receipts of each vault, the coordinator
             could show every member receipts that agree and still give them different models.
         """
+        card = delivery.card_text.encode()
+        if sha256_hex(card) != delivery.card:
+            raise IntegrityError(
+                "CSL-C529", "The model's card is not the one whose digest was delivered.", "Ask for it again."
+            )
         kept = self._models / f"{self._study.rid}.delivery.json"
         if kept.exists() and kept.read_bytes() != delivery.canonical():
             raise IntegrityError(
@@ -99,6 +141,7 @@ class Finish:
                 "Keep the first one; tell the other members and the coordinator.",
             )
         atomic_write(self._models / f"{self._study.rid}.safetensors", payload, mode=0o600)
+        atomic_write(self._models / f"{self._study.rid}.card.json", card, mode=0o600)
         atomic_write(kept, delivery.canonical(), mode=0o600)
 
     def decide(self, receipts: Receipts, heldout: Cohort, smallest_partners: int, contact: str) -> Decision:
@@ -141,9 +184,8 @@ class Finish:
         )
         if adoption.adopted:
             decision = self._adopt(decision, network, logits, heldout.label, contact)
-        atomic_write(
-            self._models / f"{self._study.rid}.decision.json", decision.model_dump_json(indent=2).encode(), mode=0o600
-        )
+        content = decision.model_dump_json(indent=2).encode()
+        write_sealed(decision_file(self._home, self._study.rid), self._store_key, KIND, content)
         return decision
 
     def _adopt(
@@ -163,24 +205,34 @@ class Finish:
         )
 
     def _list(self, model: str, network: Network, calibration: Calibration, contact: str) -> tuple[int, Path]:
-        """Score those who agreed to be contacted, and write the list of those whom the capacity allows."""
+        """Score those who agreed to be contacted, and write the list of those whom the capacity allows.
+
+        Whoever withdraws meanwhile is taken off by one side or the other: the withdrawal enters the register first and then goes
+        through the lists, this writes the list first and then looks at the register again.
+        """
         declaration = self._declaration()
-        cohort, _ = load_cohort(self._node, self._contract, declaration, contact, "score")
+        withdrawn = Withdrawals.load(self._home, self._store_key)
+        cohort, _ = load_cohort(self._node, self._contract, declaration, contact, "score", withdrawn.excluded)
         draft = self._study.spec.draft
         scores = score(draft.model, self._contract, network, calibration, cohort)
         capacity = list_rules(self._home).capacity.get(self._contract.name, DEFAULT_CAPACITY)
-        listed = choose(scores, capacity, consenting(self._node, contact), self._key)
+        agreed = consenting(self._node, contact, withdrawn.excluded)
+        listed = choose(scores, capacity, agreed, self._holdout_key)
+        folder = self._home.folder("lists")
         written = write_list(
-            self._home.folder("lists"),
+            folder,
             listed,
             scores,
+            store_key=self._store_key,
             study=draft.name,
             model_digest=model,
             when=_now(),
             capacity=capacity,
             calibration=calibration,
         )
-        return len(listed), written.csv
+        now = Withdrawals.load(self._home, self._store_key)
+        lost = 0 if now.version == withdrawn.version else strip(folder, written.csv.stem, self._store_key, now.excluded)
+        return len(listed) - lost, written.csv
 
     def _declaration(self) -> Declaration:
         declaration = self._charter.member(self._node.member).declaration(self._contract.name)

@@ -8,7 +8,7 @@ from federation.contract import FeatureContract
 from federation.document import load_yaml
 from federation.errors import IntegrityError, StorageError
 
-FOLDERS = ("contracts", "keys", "replies", "studies", "models", "lists")
+FOLDERS = ("contracts", "keys", "replies", "studies", "models", "lists", "participation", "inbox", "witness")
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,11 @@ class Home:
         return self.root / "charter.json"
 
     @property
+    def lock_file(self) -> Path:
+        """There while the home is restored from a backup and officers have not signed for it yet."""
+        return self.root / "LOCKED"
+
+    @property
     def pin_file(self) -> Path:
         """The charter's digest as confirmed out of band, one line."""
         return self.root / "charter.digest"
@@ -46,6 +51,21 @@ class Home:
     def holdout_key(self) -> Path:
         """The 32 bytes that decide who is held out, one key for the budget's life."""
         return self.root / "keys" / "holdout.key"
+
+    @property
+    def store_key(self) -> Path:
+        """The 32 bytes that seal what lies at rest: name lists, decisions, kept replies, participation, withdrawals."""
+        return self.root / "keys" / "store.key"
+
+    @property
+    def withdrawn_file(self) -> Path:
+        """The sealed register of customers who withdrew their consent."""
+        return self.root / "withdrawn.bin"
+
+    @property
+    def roles_file(self) -> Path:
+        """Who may do what at this institution."""
+        return self.root / "roles.yaml"
 
     @property
     def ledger_file(self) -> Path:
@@ -97,3 +117,19 @@ class Home:
                 "Install the contract of the charter.",
             )
         return contract
+
+
+def check_unlocked(home: Home) -> None:
+    """Refuse a home that was restored from a backup, until officers have signed for it.
+
+    Raises
+    ------
+    IntegrityError
+        CSL-C006.
+    """
+    if home.lock_file.exists():
+        raise IntegrityError(
+            "CSL-C006",
+            f"{home.root} was restored from a backup, and is locked until two officers have signed for it.",
+            "Let them sign, and finish the restoration: see `consilience officer restore --help`.",
+        )

@@ -1,10 +1,11 @@
-"""A new vault: its folders, its two keys and its ledger, each made once and never over what exists."""
+"""A new vault: its folders, its three keys, its register of withdrawals and its ledger, each made once and never over what exists."""
 
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
 from client.home import FOLDERS, Home
+from client.withdrawal import create_register
 from federation.contract import Name
 from federation.errors import ConsilienceError, DocumentError, StorageError
 from federation.signing import public_hex
@@ -20,7 +21,7 @@ def install(home: Home, member: str, passphrase: bytes | None = None, *, allow_p
     home, member:
         The folder, and the identifier that the charter will name.
     passphrase, allow_plain:
-        Seals both keys; plain keys only where the caller allows them (simulations).
+        Seals the keys; plain keys only where the caller allows them (simulations).
 
     Raises
     ------
@@ -52,6 +53,10 @@ def install(home: Home, member: str, passphrase: bytes | None = None, *, allow_p
         made.append(home.identity_key)
         holdout_key = create_secret(home.holdout_key, passphrase=passphrase, allow_plain=allow_plain)
         made.append(home.holdout_key)
+        store_key = create_secret(home.store_key, use="store", passphrase=passphrase, allow_plain=allow_plain)
+        made.append(home.store_key)
+        create_register(home, store_key)
+        made.append(home.withdrawn_file)
         with Ledger.create(home.ledger_file, identity, member=member, holdout_key=holdout_key):
             return public_hex(identity)
     except ConsilienceError:

@@ -1,39 +1,45 @@
 """The group `consilience node`: what an institution's data engineer and marketing analyst do at home."""
 
-import csv
-import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from client.check import check
+from client.check import CheckReport, check
 from client.config import NodeConfig, load_node
-from client.finish import Decision, ListRules, list_rules
+from client.consent import Excluded
+from client.desk import HERE, HomeOption, JsonOption, home_at, open_reader, open_withdrawals, print_json
+from client.finish import Decision, ListRules, list_rules, read_decision
 from client.home import Home
 from client.install import install
 from client.names import WorthWhile
+from client.node.keep import purge_command
+from client.node.lists import export, names
+from client.roles import require_for
 from client.shapes import draw, png, shapes, svg
 from client.studies import OpenStudy, Studies
+from client.unlock import PassphraseFd, PassphraseFile, unlock_store
+from federation.charter import Charter
 from federation.document import load_yaml
-from federation.errors import DataError, DocumentError, StorageError
+from federation.errors import DataError, DocumentError, PolicyError, StorageError
 from federation.files import atomic_write
 from federation.messages import read_tensors
 from federation.networks import tensor_shapes
 from federation.study import MlpModel
-from privacy.keys import passphrase_from_file, read_public
+from privacy.keys import passphrase_from_file
 from privacy.ledger import LedgerReader
+from privacy.ledger.state import State
+from privacy.ledger.succession import check_succession
 from privacy.policy import Policy
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="For institutions. A vault lives in one folder, its HOME: charter, contracts, policy.yaml, node.yaml, keys, ledger, "
-    "name lists. Begin with `init`, write node.yaml and policy.yaml, then `check`.",
+    help="For institutions. A vault lives in one folder, its home: charter, contracts, policy.yaml, node.yaml, keys, ledger, "
+    "name lists. Begin with `init`, write node.yaml and policy.yaml, then `check`. Every command but `init` takes the home "
+    "from --home, from CONSILIENCE_HOME, or from the current folder.",
 )
-HomeArgument = Annotated[Path, typer.Argument(help="The vault's home folder.", exists=True, file_okay=False)]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a machine.")]
 
 
 @app.command()
@@ -41,32 +47,98 @@ def init(
     home: Annotated[Path, typer.Argument(help="The folder to make.")],
     member: Annotated[str, typer.Option(help="The identifier that the charter will name, such as bank_north.")],
     passphrase_file: Annotated[Path, typer.Option(help="A file (0600) that holds the passphrase for the keys.")],
+    as_json: JsonOption = False,
 ) -> None:
-    """Make a vault's folders, keys and ledger. Prints the public key, which goes into the charter; the private one never leaves."""
+    """Make a vault's folders, keys and ledger. Prints the public key, which goes into the charter; the private one never leaves.
+
+    Run it as the service account that shall own the home. Three keys are made
+    under keys/, sealed by the passphrase: identity, hold-out and store. Keep
+    a copy of them and of the passphrase apart from each other: without the
+    store key nothing that the vault keeps can be read again.
+    """
     key = install(Home(home), member, passphrase_from_file(passphrase_file))
+    if as_json:
+        print_json({"home": str(home), "member": member, "key": key})
+        return
     typer.echo(f"Made {home}. Public key of {member}: {key}")
     typer.echo(
-        "Next: install charter.json, charter.digest and contracts/, write policy.yaml and node.yaml, then `consilience node check`."
+        "Next: install charter.json, charter.digest and contracts/; write roles.yaml, policy.yaml and node.yaml (its "
+        "passphrase_file says where the passphrase lies), then `consilience node check`."
     )
 
 
 @app.command("check")
 def check_command(
-    home: HomeArgument,
+    home: HomeOption = HERE,
     contract: Annotated[
         str | None, typer.Option(help="Only this contract; all that the policy allows otherwise.")
     ] = None,
+    passphrase_file: PassphraseFile = None,
+    passphrase_fd: PassphraseFd = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Try mapping, consent and contract on your own tables, without releasing anything.
+    """Try keys, policy, mapping, consent and contract on your own tables, without releasing anything.
 
-    Shows rows, violations with counts, shares missing and clipped: at this institution only. Exit code 4 when a study could not be served.
+    For operators. Shows rows, violations with counts, shares missing and
+    clipped: at this institution only. The policy is the one in force in the
+    ledger, else policy.yaml; it warns where the two differ. Customers who
+    withdrew count as without consent. Exit code 4 when a study could not be
+    served.
     """
-    place = Home(home)
+    place = home_at(home)
+    require_for(place, "node check")
     charter, node = place.charter(), load_node(place.node_file)
-    policy = load_yaml(place.policy_file, Policy)
     _check_list_rules(list_rules(place), node)
-    reports = []
+    withdrawn = open_withdrawals(place, unlock_store(place, passphrase_file, passphrase_fd))
+    with open_reader(place) as ledger:
+        policy, warnings = _policy(place, ledger.state())
+    if node.plain_keys:
+        warnings.append("node.yaml says plain_keys: the keys lie open on the disk; for simulations alone.")
+    reports = _reports(place, charter, node, policy, contract, withdrawn.excluded)
+    if as_json:
+        print_json({"reports": [report.as_dict() for report in reports], "warnings": warnings})
+    else:
+        console = Console()
+        for report in reports:
+            console.print(report)
+        for line in warnings:
+            console.print(f"Warning: {line}", style="yellow", highlight=False, markup=False)
+    if not all(report.ok for report in reports):
+        raise DataError(
+            "CSL-C612",
+            "A study could not be served from these tables.",
+            "Correct what is listed above, and check again.",
+        )
+
+
+def _policy(home: Home, state: State) -> tuple[Policy, list[str]]:
+    """Return the policy to check against, and where policy.yaml differs from the one in force."""
+    file = load_yaml(home.policy_file, Policy) if home.policy_file.exists() else None
+    if file is None and state.policy is None:
+        raise PolicyError("CSL-C556", "There is no policy.", "Write one by `consilience officer policy new`.")
+    if file is None:
+        assert state.policy is not None
+        return state.policy, []
+    if state.policy is not None and file.digest() == state.policy.digest():
+        return file, []
+    now = "no policy is" if state.policy is None else f"version {state.policy.version} is"
+    warnings = [f"policy.yaml, version {file.version}, is not in force; {now}. It counts once it is activated."]
+    try:
+        check_succession(state, file)
+    except PolicyError as error:
+        warnings.append(f"policy.yaml could not come into force: {error.code}  {error.cause}")
+    return state.policy or file, warnings
+
+
+def _reports(
+    home: Home,
+    charter: Charter,
+    node: NodeConfig,
+    policy: Policy,
+    contract: str | None,
+    excluded: Excluded | None,
+) -> list[CheckReport]:
+    reports: list[CheckReport] = []
     for rule in policy.studies:
         if contract not in (None, rule.contract):
             continue
@@ -78,40 +150,43 @@ def check_command(
                 "Declare the cohort first.",
             )
         consents = sorted({item.consent for item in policy.purposes if item.id in rule.purposes})
-        pinned = place.contract(charter, rule.contract)
+        pinned = home.contract(charter, rule.contract)
         reports += [
-            check(node, pinned, declaration, consent, policy.contact_consent, rule.holdout) for consent in consents
+            check(node, pinned, declaration, consent, policy.contact_consent, rule.holdout, excluded=excluded)
+            for consent in consents
         ]
     if not reports:
         raise DataError("CSL-C614", f"The policy allows no study on {contract}.", "Name one of the policy's contracts.")
-    if as_json:
-        typer.echo(json.dumps([report.as_dict() for report in reports]))
-    else:
-        for report in reports:
-            Console().print(report)
-    if not all(report.ok for report in reports):
-        raise DataError(
-            "CSL-C612",
-            "A study could not be served from these tables.",
-            "Correct what is listed above, and check again.",
-        )
+    return reports
 
 
 @app.command()
-def status(home: HomeArgument, as_json: JsonOption = False) -> None:
-    """Show the vault's charter, policy, studies, and the models that it decided upon."""
-    place = Home(home)
-    with LedgerReader.read(place.ledger_file, read_public(place.identity_key)) as ledger:
+def status(
+    home: HomeOption = HERE,
+    passphrase_file: PassphraseFile = None,
+    passphrase_fd: PassphraseFd = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the vault's charter, policy, studies, and the models that it decided upon.
+
+    For everybody with a role. Names no customer; how many stand on a list is
+    private all the same, and stays at the institution.
+    """
+    place = home_at(home)
+    require_for(place, "node status")
+    store_key = unlock_store(place, passphrase_file, passphrase_fd)
+    with open_reader(place) as ledger:
         policy = ledger.policy()
-        studies = [_study_row(study, ledger, place) for study in _open_studies(place)]
-    summary = {
+        studies = [_study_row(study, ledger, place, store_key) for study in _open_studies(place)]
+    summary: dict[str, Any] = {
         "member": load_node(place.node_file).member,
         "charter": place.charter().digest(),
         "policy": None if policy is None else {"version": policy.version, "expires": policy.expires.isoformat()},
+        "withdrawn": len(open_withdrawals(place, store_key)),
         "studies": studies,
     }
     if as_json:
-        typer.echo(json.dumps(summary))
+        print_json(summary)
         return
     console = Console()
     console.print(f"[bold]{summary['member']}[/bold]  charter {str(summary['charter'])[:16]}…")
@@ -130,46 +205,30 @@ def status(home: HomeArgument, as_json: JsonOption = False) -> None:
     console.print(table)
 
 
-@app.command()
-def names(
-    home: HomeArgument,
-    study: Annotated[str | None, typer.Option(help="The study's name; the newest list otherwise.")] = None,
-    top: Annotated[int, typer.Option(min=1, help="How many lines to show.")] = 10,
-    as_json: JsonOption = False,
-) -> None:
-    """Show the head of a name list: whom to approach, how likely, and why. It never leaves the institution."""
-    found = sorted(Home(home).folder("lists").glob(f"{study or '*'}-*.csv"), key=lambda path: path.stat().st_mtime)
-    if not found:
-        raise StorageError(
-            "CSL-C613",
-            "There is no name list yet.",
-            "A list is written when a study ends; see `consilience node status`.",
-        )
-    with found[-1].open(newline="", encoding="utf-8") as handle:
-        rows = [row for row, _ in zip(csv.DictReader(handle), range(top), strict=False)]
-    if as_json:
-        typer.echo(json.dumps({"file": str(found[-1]), "rows": rows}))
-        return
-    table = Table("customer", "score", "decile", "reasons", title=found[-1].name, show_lines=True)
-    for row in rows:
-        reasons = "\n".join(row[name] for name in ("reason_1", "reason_2", "reason_3") if row[name])
-        table.add_row(row["customer"], f"{float(row['score']):.3f}", row["decile"], reasons)
-    Console().print(table)
+app.command()(names)
+app.command()(export)
+app.command("purge")(purge_command)
 
 
 @app.command("shapes")
 def shapes_command(
-    home: HomeArgument,
     study: Annotated[str, typer.Option(help="The study's name; its newest adopted model is drawn.")],
     out: Annotated[Path, typer.Option(help="The picture to write, .svg or .png.")],
+    home: HomeOption = HERE,
+    passphrase_file: PassphraseFile = None,
+    passphrase_fd: PassphraseFd = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Draw what the adopted model says of each feature: for additive and logistic models the picture is the model itself.
 
-    Only contract and weights are drawn, which every member holds; nothing about own customers is in the picture.
+    For everybody with a role. Only contract and weights are drawn, which
+    every member holds; nothing about own customers is in the picture.
     """
-    place = Home(home)
+    place = home_at(home)
+    require_for(place, "node shapes")
+    store_key = unlock_store(place, passphrase_file, passphrase_fd)
     chosen = next((item for item in reversed(_open_studies(place)) if item.spec.draft.name == study), None)
-    decision = None if chosen is None else _decision(place, chosen)
+    decision = None if chosen is None else read_decision(place, chosen.rid, store_key)
     if chosen is None or decision is None or not decision.adoption.adopted:
         raise StorageError("CSL-C615", f"No model of a study {study} is in use here.", "See `consilience node status`.")
     model = chosen.spec.draft.model
@@ -184,7 +243,10 @@ def shapes_command(
     weights = read_tensors(content, tensor_shapes(model, contract))["linear.weight"][0]
     figure = draw(shapes(model.kind, contract, weights), contract.label.meaning)
     atomic_write(out, svg(figure) if out.suffix == ".svg" else png(figure))
-    typer.echo(f"Wrote {out}.")
+    if as_json:
+        print_json({"study": study, "rid": chosen.rid, "file": str(out)})
+    else:
+        typer.echo(f"Wrote {out}.")
 
 
 def _check_list_rules(rules: ListRules, node: NodeConfig) -> None:
@@ -211,9 +273,9 @@ def _open_studies(home: Home) -> list[OpenStudy]:
     return [studies.find(path.stem) for path in sorted(folder.glob("*.json")) if "." not in path.stem]
 
 
-def _study_row(study: OpenStudy, ledger: LedgerReader, home: Home) -> dict[str, object]:
+def _study_row(study: OpenStudy, ledger: LedgerReader, home: Home, store_key: bytes) -> dict[str, object]:
     reservation = ledger.reservation(study.rid)
-    decision = _decision(home, study)
+    decision: Decision | None = read_decision(home, study.rid, store_key)
     return {
         "study": study.spec.draft.name,
         "rid": study.rid,
@@ -223,8 +285,3 @@ def _study_row(study: OpenStudy, ledger: LedgerReader, home: Home) -> dict[str, 
         "model": "none yet" if decision is None else ("in use" if decision.adoption.adopted else "not adopted"),
         "listed": None if decision is None else decision.listed,
     }
-
-
-def _decision(home: Home, study: OpenStudy) -> Decision | None:
-    path = home.folder("models") / f"{study.rid}.decision.json"
-    return Decision.model_validate_json(path.read_bytes()) if path.exists() else None

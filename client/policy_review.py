@@ -11,7 +11,8 @@ from federation.study import StudyDraft
 from privacy.comparison import grows
 from privacy.decision import foresee
 from privacy.ledger.authority import eligible, signatures_needed
-from privacy.ledger.state import State, check_succession
+from privacy.ledger.state import State
+from privacy.ledger.succession import check_succession
 from privacy.policy import CONTEXT, Policy
 
 

@@ -8,9 +8,11 @@ from flwr.app import ConfigRecord, RecordDict
 
 from federation.encoding import sha256_hex
 from federation.errors import IntegrityError
-from federation.files import atomic_write
 from federation.messages import RECORD
+from privacy.sealing import read_sealed, write_sealed
 
+KIND = "reply"
+SUFFIX = ".reply"
 _LENGTHS = struct.Struct("<QQQQ")
 
 
@@ -39,10 +41,11 @@ def request_digest(records: RecordDict) -> str:
 
 
 class Replies:
-    """Replies by reservation and number, one file each, written before the ledger's release entry."""
+    """Replies by reservation and number, one sealed file each, written before the ledger's release entry."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, store_key: bytes) -> None:
         self._folder = folder
+        self._key = store_key
 
     def find(self, rid: str, number: int) -> KeptReply | None:
         """Return the reply kept under (rid, number), or None.
@@ -50,11 +53,15 @@ class Replies:
         Raises
         ------
         IntegrityError
-            CSL-C503 when the file is damaged.
+            CSL-C503 when the file is damaged, or sealed by another store key.
+        StorageError
+            CSL-P523 when it cannot be read.
         """
         try:
-            content = self._path(rid, number).read_bytes()
-        except FileNotFoundError:
+            content = read_sealed(self._path(rid, number), self._key, KIND)
+        except IntegrityError as error:
+            raise self._damaged(rid, number) from error
+        if content is None:
             return None
         try:
             lengths = _LENGTHS.unpack_from(content)
@@ -71,16 +78,17 @@ class Replies:
     def keep(self, rid: str, number: int, reply: KeptReply) -> None:
         """Write a reply durably, whole or not at all (0600)."""
         parts = (reply.request.encode("ascii"), reply.header, reply.signature, reply.payload)
-        atomic_write(self._path(rid, number), _LENGTHS.pack(*map(len, parts)) + b"".join(parts), mode=0o600)
+        content = _LENGTHS.pack(*map(len, parts)) + b"".join(parts)
+        write_sealed(self._path(rid, number), self._key, KIND, content)
 
     def _path(self, rid: str, number: int) -> Path:
-        return self._folder / f"{rid}-{number}.reply"
+        return self._folder / f"{rid}-{number}{SUFFIX}"
 
     def _damaged(self, rid: str, number: int) -> IntegrityError:
         return IntegrityError(
             "CSL-C503",
-            f"The kept reply {number} of study {rid[:12]} is damaged.",
-            "Restore the folder replies from the last backup.",
+            f"The kept reply {number} of study {rid[:12]} is damaged, or sealed by another key.",
+            "Restore the folder replies, and keys/store.key, from the last backup.",
         )
 
 

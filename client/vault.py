@@ -3,7 +3,8 @@
 Every request takes the same way: verify -> policy -> reserve -> read -> compute -> keep -> release. What is refused is refused on
 public inputs, before data are read; after a grant, a fault in the data yields noise over nobody, never an error that the
 coordinator could see. The reply is kept before the ledger's entry and the entry stands before the bytes leave, so that a crash at
-any step neither loses a charge nor releases twice.
+any step neither loses a charge nor releases twice. The policy is the one that is in force in the ledger, signed by officers;
+a file in the home is none.
 """
 
 import logging
@@ -14,19 +15,22 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import RecordDict
 
 from client.config import load_node
-from client.finish import Finish
-from client.home import Home
+from client.finish import Finish, decision_file
+from client.gate import Gate
+from client.home import Home, check_unlocked
+from client.participation import consent_digest, record
 from client.pricing import events_of, price_study
 from client.replies import Replies, kept, request_digest
+from client.retention import purge
 from client.studies import OpenStudy, Studies
+from client.unlock import Keys
+from client.withdrawal import Withdrawals
+from client.witness import Witness
 from client.workroom import Workroom
-from federation.charter import Declaration
-from federation.contract import FeatureContract
-from federation.document import Document, load_yaml
+from federation.document import Document
 from federation.encoding import sha256_hex
 from federation.errors import ConsilienceError, IntegrityError, PolicyError
 from federation.messages import (
@@ -50,10 +54,8 @@ from federation.messages import (
 )
 from federation.networks import tensor_shapes
 from federation.signing import public_hex, verify
-from federation.study import CONTEXT, StudySpec
-from privacy.keys import load_identity, load_secret
+from federation.study import CONTEXT
 from privacy.ledger import Account, Ledger
-from privacy.policy import Policy
 from privacy.randomness import RandomSource, SystemSource, require_system
 
 logger = logging.getLogger("consilience.vault")
@@ -66,65 +68,60 @@ class Vault:
     def __init__(
         self,
         home: Home,
-        identity: Ed25519PrivateKey,
-        holdout_key: bytes,
+        keys: Keys,
         ledger: Ledger,
         source: RandomSource,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         require_system(source)
+        check_unlocked(home)
         self._home = home
-        self._identity = identity
+        self._keys = keys
         self._ledger = ledger
+        self._ledger_file = file_at(home.ledger_file)
         self._source = source
         self._sleep = sleep
         self._charter = home.charter()
-        self._policy = load_yaml(home.policy_file, Policy)
         self._node = load_node(home.node_file)
-        self._holdout_key = holdout_key
-        self._replies = Replies(home.folder("replies"))
+        self._gate = Gate(home, self._charter, self._node, ledger)
+        self._replies = Replies(home.folder("replies"), keys.store)
         self._studies = Studies(home.folder("studies"))
-        self._rooms: dict[str, Workroom] = {}
-        self._contracts: dict[str, FeatureContract] = {}
+        self._rooms: dict[str, tuple[str, Workroom]] = {}
+        self._refused: dict[tuple[str, str, str], int] = {}
+        self._about = ""
         self._lock = threading.Lock()
-        if self._charter.member(self._node.member).key != public_hex(identity):
+        if self._charter.member(self._node.member).key != public_hex(keys.identity):
             raise IntegrityError(
                 "CSL-C505",
                 f"The charter names another key for {self._node.member}.",
                 "Install the identity key that the charter names.",
             )
-        ledger.check_holdout_key(holdout_key)
-        ledger.activate(self._policy)
+        ledger.check_holdout_key(keys.holdout)
+        self._witness = Witness(home, ledger, self._charter, keys.identity, self._node.member)
+        self._witness.check_start()
+        self._purge()
 
     @classmethod
-    def open(
-        cls,
-        root: Path,
-        passphrase: bytes | None = None,
-        *,
-        allow_plain: bool = False,
-        source: RandomSource | None = None,
-    ) -> "Vault":
+    def open(cls, root: Path, keys: Keys, *, source: RandomSource | None = None) -> "Vault":
         """Open the vault of a home folder; every document is checked before anything is answered.
 
         Parameters
         ----------
         root:
             The home folder.
-        passphrase, allow_plain:
-            Opens the keys; plain keys only where the caller allows them (simulations).
+        keys:
+            The vault's keys, from `client.unlock.unlock`.
         source:
             Randomness of noise and draws: the operating system's unless given; a seeded one is refused.
 
         Raises
         ------
         ConsilienceError
-            When charter, policy, node configuration, ledger or keys are missing or wrong: fail closed.
+            When charter, node configuration, ledger or keys are missing or wrong, or the ledger is older than a head that
+            others countersigned: fail closed.
         """
         home = Home(root)
-        identity = load_identity(home.identity_key, passphrase=passphrase, allow_plain=allow_plain)
-        holdout_key = load_secret(home.holdout_key, passphrase=passphrase, allow_plain=allow_plain)
-        return cls(home, identity, holdout_key, Ledger.open(home.ledger_file, identity), source or SystemSource())
+        return cls(home, keys, Ledger.open(home.ledger_file, keys.identity), source or SystemSource())
 
     @property
     def member(self) -> str:
@@ -140,9 +137,13 @@ class Vault:
             "evaluate": self._evaluate,
             "query.model": self._model,
             "query.receipts": self._receipts,
+            "query.head": self._witness.head,
+            "query.cosign": self._witness.cosign,
+            "query.cosigned": self._witness.keep,
         }
         started = time.monotonic()
         with self._lock:
+            self._about = message_type
             try:
                 if message_type not in handlers:
                     raise PolicyError(
@@ -150,6 +151,7 @@ class Vault:
                         "A message of a type that a vault does not answer.",
                         "Use the message types of the protocol.",
                     )
+                self._check_ledger()
                 reply = handlers[message_type](request)
             except ConsilienceError as error:
                 reply = self._refuse(error, message_type)
@@ -162,17 +164,43 @@ class Vault:
         self._wait_for_grid(started)
         return reply
 
+    def _check_ledger(self) -> None:
+        """Refuse while the ledger is an older copy, or no longer the file in the home: somebody restores it while the vault runs."""
+        check_unlocked(self._home)
+        if file_at(self._home.ledger_file) != self._ledger_file:
+            raise IntegrityError(
+                "CSL-C530", "The ledger's file was exchanged while the vault was running.", "Start the vault again."
+            )
+        self._witness.check_open()
+
+    def _purge(self) -> None:
+        """Delete what is older than the policy's retention allows; what cannot be deleted now is tried again next time."""
+        policy = self._ledger.policy()
+        try:
+            if policy is not None:
+                purge(self._home, policy.retention, self._ledger)
+        except ConsilienceError as error:
+            logger.error("what is past its time could not be deleted: %s", error)
+
     def _refuse(self, error: ConsilienceError, message_type: str) -> RecordDict:
+        """Write a refusal down, the very same one once a day, and answer as to every other."""
         logger.warning("refused %.40r: %s", message_type, error)
         try:
-            self._ledger.refuse(error.code, message_type, error.cause)
+            self._check_ledger()  # an old copy must not go on growing
+            refusal, day = (error.code, self._about, error.cause), self._ledger.today().toordinal()
+            if self._refused.get(refusal) != day:
+                self._ledger.refuse(*refusal)
+                self._refused = {**dict(list(self._refused.items())[-1000:]), refusal: day}
         except ConsilienceError as unwritten:  # a full disk must not make this refusal look unlike the others
             logger.error("the refusal could not be written down: %s", unwritten)
-        return pack(self._identity, Refusal(member=self.member))
+        return pack(self._keys.identity, Refusal(member=self.member))
 
     def _wait_for_grid(self, started: float) -> None:
         """Hold a reply back to a coarse time grid, so that its delay says little about the data."""
-        grid = self._policy.reply_grid_seconds
+        try:
+            grid = self._gate.policy().reply_grid_seconds
+        except ConsilienceError:  # without a policy nothing about data can leave, however long it takes
+            return
         if grid > 0:
             self._sleep(-(time.monotonic() - started) % grid)
 
@@ -182,7 +210,8 @@ class Vault:
             raise IntegrityError(
                 "CSL-C506", "The coordinator works under another charter.", "Agree on one charter and pin it."
             )
-        return pack(self._identity, Identity(member=self.member, charter=hello.charter, nonce=hello.nonce))
+        self._witness.compare(hello.note)
+        return pack(self._keys.identity, Identity(member=self.member, charter=hello.charter, nonce=hello.nonce))
 
     def _offer(self, request: RecordDict) -> RecordDict:
         offer, _ = unpack(request, Offer, self._charter.coordinator_key)
@@ -190,67 +219,21 @@ class Vault:
         rid = offer.spec.digest()
         known = self._replies.find(rid, 0)
         if known is not None and self._ledger.has_reservation(rid):
+            self._gate.admitted(rid)  # a crash may have come between the grant and this
             return known.records()
-        declaration = self._check_spec(offer.spec)
-        terms = self._policy.decide(offer.spec, self._charter, self.member, self._ledger.today())
+        self._about = offer.spec.draft.name
+        declaration = self._gate.check_spec(offer.spec)
+        terms = self._gate.decide(offer.spec)
+        self._gate.check_approved(offer, rid, terms)
         grant = price_study(offer.spec, self.member, declaration, terms)
-        reply = pack(self._identity, grant)
+        reply = pack(self._keys.identity, grant)
         releases: dict[Account, int] = {"training": offer.spec.training.rounds, "holdout": 1}
         # First the ledger: an offer that it refuses leaves no file, and after a crash the same offer finds its reservation again.
         self._ledger.reserve(rid, study=offer.spec.draft.name, charges=events_of(grant), releases=releases, terms=terms)
         self._studies.keep(OpenStudy(spec=offer.spec, grant=grant))
         self._replies.keep(rid, 0, kept(request, reply))
+        self._gate.admitted(rid)
         return reply
-
-    def _check_spec(self, spec: StudySpec) -> Declaration:
-        """Check that a study belongs to this federation and that this member declared itself for its contract."""
-        charter, draft = self._charter, spec.draft
-        if (spec.federation, spec.charter) != (charter.federation, charter.digest()):
-            raise IntegrityError(
-                "CSL-C506", "The study belongs to another charter.", "Agree on one charter and pin it."
-            )
-        if spec.contract_digest != charter.contract_digest(draft.contract):
-            raise IntegrityError(
-                "CSL-C507", "The study names another contract than the charter pins.", "Plan the study anew."
-            )
-        self._contract(draft.contract)
-        declaration = charter.member(self.member).declaration(draft.contract)
-        if declaration is None or draft.contract not in self._node.contracts:
-            raise PolicyError(
-                "CSL-C508",
-                f"This node does not serve the contract {draft.contract}.",
-                "Map the contract in node.yaml, or decline the study.",
-            )
-        return declaration
-
-    def _contract(self, name: str) -> FeatureContract:
-        """Return a pinned contract; read once, as charter, policy and node configuration are."""
-        if name not in self._contracts:
-            self._contracts[name] = self._home.contract(self._charter, name)
-        return self._contracts[name]
-
-    def _check_standing(self, study: OpenStudy) -> None:
-        """Check, before data are read, that the ledger holds this very grant open and that today's policy still allows it.
-
-        The study's file only says what to look for: noise, rate and steps must be those that were reserved.
-
-        Raises
-        ------
-        PolicyError
-            CSL-C524 when nothing like it is reserved and open, or the policy now grants less; others as `Policy.decide`.
-        """
-        spec, grant = study.spec, study.grant
-        self._check_spec(spec)
-        terms = self._policy.decide(spec, self._charter, self.member, self._ledger.today())
-        held = self._ledger.reservation(study.rid)
-        paid = held is not None and not held.closed and study.rid == spec.digest()
-        events = {charge.account: charge.events for charge in held.data.charges} if held is not None else {}
-        if not paid or events != events_of(grant) or grant.epsilon > terms.epsilon or grant.delta > terms.delta:
-            raise PolicyError(
-                "CSL-C524",
-                "The study is not reserved and open on the terms of its grant, or the policy now grants less.",
-                "Plan a new study.",
-            )
 
     def _train(self, request: RecordDict) -> RecordDict:
         header, payload = unpack(request, TrainRequest, self._charter.coordinator_key)
@@ -263,7 +246,7 @@ class Vault:
         again = self._again(study, header.round, "training", request)
         if again is not None:
             return again
-        self._check_standing(study)
+        self._gate.check_standing(study)
         room = self._room(study)
         content = dump_tensors(room.train(study, header, weights, self._source))
         release = TrainRelease(study=study.rid, member=self.member, round=header.round, payload=sha256_hex(content))
@@ -284,7 +267,7 @@ class Vault:
         again = self._again(study, number, "holdout", request)
         if again is not None:
             return again
-        self._check_standing(study)
+        self._gate.check_standing(study)
         content = dump_tensors(self._room(study).histogram(study, weights, edges, self._source))
         release = EvaluateRelease(study=study.rid, member=self.member, payload=sha256_hex(content))
         return self._release(study, number, "holdout", request, release, content)
@@ -295,24 +278,26 @@ class Vault:
         self._weights(study, payload)
         self._finish(study).receive(header, payload)
         receipt = ModelReceipt(study=study.rid, member=self.member, card=header.card, model=header.payload)
-        return pack(self._identity, receipt)
+        return pack(self._keys.identity, receipt)
 
     def _receipts(self, request: RecordDict) -> RecordDict:
-        """Adopt the delivered model, or not: the answer is the same."""
+        """Adopt the delivered model, or not: the answer is the same. A study that is over is decided on once: asked again, it must not
+        put an old model back in use."""
         header, _ = unpack(request, Receipts, self._charter.coordinator_key)
         study = self._reserved(header.study)
+        held = self._ledger.reservation(study.rid)
         try:
-            room = self._room(study)
-            self._finish(study).decide(
-                header, room.heldout, self._policy.smallest_partners, self._policy.contact_consent
-            )
+            if not (held is not None and held.closed and decision_file(self._home, study.rid).exists()):
+                room, policy = self._room(study), self._gate.policy()
+                self._finish(study).decide(header, room.heldout, policy.smallest_partners, policy.contact_consent)
         except ConsilienceError as error:
             logger.warning("study %s: no name list: %s", study.spec.draft.name, error)
         except Exception as error:  # noqa: BLE001 - this depends on customers: whatever it is, the answer must not differ
             logger.error("study %s: no name list: %s", study.spec.draft.name, where(error))
         self._ledger.close(study.rid, "the study ended")
         self._rooms.pop(study.rid, None)
-        return pack(self._identity, Acknowledged(study=study.rid, member=self.member))
+        self._purge()
+        return pack(self._keys.identity, Acknowledged(study=study.rid, member=self.member))
 
     def _reserved(self, rid: str) -> OpenStudy:
         """Return a study that was reserved, open or closed; a file alone, left by an offer that was refused, is none."""
@@ -322,7 +307,7 @@ class Vault:
 
     def _weights(self, study: OpenStudy, payload: bytes) -> Tensors:
         """Parse weights by name, shape and dtype; refuse NaN, infinity and weights beyond any sensible bound."""
-        contract = self._contract(study.spec.draft.contract)
+        contract = self._gate.contract(study.spec.draft.contract)
         weights = read_tensors(payload, tensor_shapes(study.spec.draft.model, contract))
         if any(np.abs(tensor).max(initial=0.0) > MAX_WEIGHT for tensor in weights.values()):
             raise IntegrityError(
@@ -331,19 +316,41 @@ class Vault:
         return weights
 
     def _room(self, study: OpenStudy) -> Workroom:
-        if study.rid not in self._rooms:
-            contract = self._contract(study.spec.draft.contract)
-            declaration = self._charter.member(self.member).declaration(contract.name)
-            assert declaration is not None
-            consent = self._policy.consent_for(study.spec.draft.purpose)
-            room = Workroom.read(self._node, contract, declaration, study, consent, self._holdout_key)
-            room.note_fault(self._home.folder("studies"), study.rid)
-            self._rooms[study.rid] = room
-        return self._rooms[study.rid]
+        """Return a study's data, read once; read anew when customers withdrew or the policy asks for another consent meanwhile."""
+        withdrawn = Withdrawals.load(self._home, self._keys.store, self._ledger.state().withdrawn)
+        consent = self._gate.policy().consent_for(study.spec.draft.purpose)
+        wanted = f"{consent} {withdrawn.version}"
+        version, room = self._rooms.get(study.rid, ("", None))
+        if room is None or version != wanted:
+            room = self._read(study, consent, withdrawn)
+            self._rooms[study.rid] = (wanted, room)
+        return room
+
+    def _read(self, study: OpenStudy, consent: str, withdrawn: Withdrawals) -> Workroom:
+        """Read a study's data, and write down who takes part (at home) and a salted digest of their consent (ledger)."""
+        draft = study.spec.draft
+        contract = self._gate.contract(draft.contract)
+        declaration = self._charter.member(self.member).declaration(contract.name)
+        assert declaration is not None
+        room = Workroom.read(self._node, contract, declaration, study, consent, self._keys.holdout, withdrawn.excluded)
+        room.note_fault(self._home.folder("studies"), study.rid)
+        record(self._home, self._keys.store, study.rid, room.training_ids, room.heldout.ids)
+        digest = consent_digest(self._keys.store, room.consented)
+        if not (held := self._ledger.reservation(study.rid)) or not held.closed:
+            self._ledger.consent(study.rid, purpose=draft.purpose, consent=consent, digest=digest)
+        return room
 
     def _finish(self, study: OpenStudy) -> Finish:
-        contract = self._contract(study.spec.draft.contract)
-        return Finish(self._home, self._charter, self._node, contract, study, self._holdout_key)
+        contract = self._gate.contract(study.spec.draft.contract)
+        return Finish(
+            self._home,
+            self._charter,
+            self._node,
+            contract,
+            study,
+            holdout_key=self._keys.holdout,
+            store_key=self._keys.store,
+        )
 
     def _again(self, study: OpenStudy, number: int, account: Account, request: RecordDict) -> RecordDict | None:
         """Return the kept reply to this very request; finish its ledger entry when a crash came between the two."""
@@ -367,7 +374,7 @@ class Vault:
         self, study: OpenStudy, number: int, account: Account, request: RecordDict, header: Document, payload: bytes
     ) -> RecordDict:
         """Keep the reply, write the ledger's release entry, and only then let the bytes leave."""
-        reply = pack(self._identity, header, payload)
+        reply = pack(self._keys.identity, header, payload)
         self._replies.keep(study.rid, number, kept(request, reply))
         self._note_release(study, number, account, payload)
         return reply
@@ -385,3 +392,12 @@ class Vault:
 def where(error: BaseException) -> str:
     """Return an unforeseen error's type and the lines that led to it; its text may quote a customer's value and is left out."""
     return f"{type(error).__name__}\n{''.join(traceback.format_tb(error.__traceback__))}"
+
+
+def file_at(path: Path) -> tuple[int, int] | None:
+    """Return which file lies at a path (device and inode), or None."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from client.cohort import Cohort, load_cohort, split
 from client.config import NodeConfig
+from client.consent import Excluded, consenting
 from client.rowwise import rowwise_logits
 from client.studies import OpenStudy
 from client.training import gradient_sum, local_steps
@@ -36,6 +37,8 @@ class Workroom:
     training: Inputs
     training_labels: NDArray[np.float64]
     heldout: Cohort
+    training_ids: NDArray[np.object_]
+    consented: frozenset[str]
     fault: str | None
 
     @classmethod
@@ -47,17 +50,20 @@ class Workroom:
         study: OpenStudy,
         consent: str,
         holdout_key: bytes,
+        excluded: Excluded | None = None,
     ) -> "Workroom":
-        """Read the consenting customers, split off those held out, and encode the rest."""
+        """Read the consenting customers who did not withdraw, split off those held out, and encode the rest."""
         draft = study.spec.draft
         fault = None
         try:
-            cohort, _ = load_cohort(node, contract, declaration, consent, "learn")
+            consented = consenting(node, consent, excluded)
+            cohort, _ = load_cohort(node, contract, declaration, consent, "learn", excluded)
             learning, heldout = split(cohort, draft.holdout, holdout_key)
             training = encode(draft.model, contract, learning.columns)
         except Exception as error:  # noqa: BLE001 - after the grant no fault may show, foreseen or not: nobody takes part instead
             fault = str(error) if isinstance(error, ConsilienceError) else f"Internal error: {type(error).__name__}."
-            learning = heldout = empty_cohort(contract)
+            consented, learning = frozenset(), empty_cohort(contract)
+            heldout = learning
             training = encode(draft.model, contract, learning.columns)
         assert learning.label is not None
         return cls(
@@ -66,6 +72,8 @@ class Workroom:
             training=training,
             training_labels=learning.label,
             heldout=heldout,
+            training_ids=learning.ids,
+            consented=consented,
             fault=fault,
         )
 

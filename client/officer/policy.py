@@ -34,7 +34,8 @@ from privacy.explanation import explain
 from privacy.keys import load_identity, read_public
 from privacy.ledger import Ledger
 from privacy.ledger.authority import eligible
-from privacy.ledger.state import State, check_succession
+from privacy.ledger.state import State
+from privacy.ledger.succession import check_succession
 from privacy.mistakes import mistakes
 from privacy.policy import Policy
 

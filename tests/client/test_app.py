@@ -31,13 +31,13 @@ def test_a_message_reaches_the_vault_of_the_nodes_own_configuration(town):
     app = make_app(VaultShelf())
     message = Message(town.hello(), 1, "query.hello")
     home = str(town.homes["birch"].root)
-    reply = app(message, context(**{"home": home, "plain-keys": True}))
+    reply = app(message, context(**{"home": home}))
     assert unpack(reply.content, Identity, town.key("birch"))[0].member == "birch"
 
 
 def test_a_vault_is_opened_once(town):
     shelf = VaultShelf()
-    one = context(**{"home": str(town.homes["cedar"].root), "plain-keys": True})
+    one = context(**{"home": str(town.homes["cedar"].root)})
     assert shelf(one) is shelf(one)
 
 

@@ -1,7 +1,8 @@
 """Attacks on the vault's promise, each played as a coordinator or as a neighbouring data set would play it."""
 
 import json
-import sqlite3
+from dataclasses import replace
+from datetime import timedelta
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ from torch import nn
 from client import finish, vault, workroom
 from client.rowwise import rowwise_logits
 from client.studies import OpenStudy, Studies
+from client.unlock import unlock
 from client.vault import Vault
 from client.workroom import Workroom
 from federation.document import load_yaml
@@ -27,7 +29,6 @@ from federation.messages import (
     Identity,
     ModelReceipt,
     Receipts,
-    Refusal,
     SignedReceipt,
     TrainRelease,
     dump_tensors,
@@ -38,9 +39,12 @@ from federation.networks import Inputs, LinearNetwork, MlpNetwork, Network
 from federation.signing import sign
 from federation.study import LogisticModel, MlpModel, PositionHoldout, Training
 from privacy.keys import load_identity
+from privacy.ledger import Ledger
 from privacy.policy import Policy
+from privacy.randomness import SystemSource
 from tests.client import vault_home
-from tests.client.vault_home import CANARY, Town
+from tests.client.entries import decision, kinds, reasons, refused
+from tests.client.vault_home import CANARY, CARD, Town
 
 
 @pytest.fixture
@@ -48,28 +52,9 @@ def town(tmp_path) -> Town:
     return vault_home.found(tmp_path)
 
 
-def entries(town: Town) -> list[dict]:
-    with sqlite3.connect(town.homes["alder"].ledger_file) as connection:
-        return [json.loads(row[0]) for row in connection.execute("SELECT body FROM entry ORDER BY seq")]
-
-
-def reasons(town: Town) -> list[str]:
-    return [body["data"]["code"] for body in entries(town) if body["kind"] == "refuse"]
-
-
-def refused(town: Town, reply: RecordDict) -> bool:
-    unpack(reply, Refusal, town.key("alder"))
-    return True
-
-
-def change_policy(town: Town, **changes: str) -> Vault:
-    """Install the next version of the policy with texts replaced, and open the vault under it."""
-    path = town.homes["alder"].policy_file
-    text = path.read_text().replace("version: 1", "version: 2")
-    for old, new in changes.items():
-        assert old in text
-        text = text.replace(old, new)
-    path.write_text(text)
+def change_policy(town: Town, **changes: object) -> Vault:
+    """Bring the next version of the policy into force, and open the vault under it."""
+    town.change(**changes)
     return town.vault()
 
 
@@ -80,7 +65,7 @@ def room_of(town: Town, spec) -> Workroom:
     opened = town.vault()
     town.grant(opened, spec)
     opened.answer("train", town.train(spec, 1))
-    return opened._rooms[spec.digest()]
+    return opened._rooms[spec.digest()][1]
 
 
 def test_one_customer_with_two_rows_does_not_empty_the_cohort(town):
@@ -111,8 +96,13 @@ def test_a_fault_that_shows_only_in_full_data_looks_like_nobody(town, monkeypatc
     assert len(notes) == 1 and "ValueError" in notes[0] and CANARY not in notes[0]
 
 
-def test_a_hold_out_by_position_without_a_position_is_noise_whatever_the_table_holds(town):
-    opened = change_policy(town, **{"{kind: hash, share: 0.25}": "{kind: position, position: 5}"})
+def test_a_hold_out_by_position_without_a_position_is_noise_whatever_the_table_holds(tmp_path):
+    town = vault_home.found(tmp_path / "other", active=False)
+    home = town.homes["alder"]
+    text = home.policy_file.read_text().replace("{kind: hash, share: 0.25}", "{kind: position, position: 5}")
+    home.policy_file.write_text(text)
+    town.activate(load_yaml(home.policy_file, Policy))
+    opened = town.vault()
     spec = town.spec(holdout=PositionHoldout(kind="position", position=5))
     town.grant(opened, spec)
     unpack(opened.answer("train", town.train(spec, 1)), TrainRelease, town.key("alder"))
@@ -189,12 +179,7 @@ def test_the_released_histogram_counts_each_held_out_customer_in_one_cell(town, 
     study = Studies(town.homes["alder"].folder("studies")).find(town.spec().digest())
     weights = load(town.weights(town.spec(), 0.3))
     edges = tuple(np.linspace(-2, 2, 11).tolist())
-    alone = [
-        Workroom(
-            room.contract, room.network, room.training, room.training_labels, room.heldout.take(np.array([i])), None
-        )
-        for i in range(len(room.heldout))
-    ]
+    alone = [replace(room, heldout=room.heldout.take(np.array([i]))) for i in range(len(room.heldout))]
     parts = [one.histogram(study, weights, edges, None)["counts"] for one in alone]
     assert all(part.sum() == 1 and part.max() == 1 for part in parts)
     assert np.array_equal(room.histogram(study, weights, edges, None)["counts"], np.sum(parts, axis=0))
@@ -297,7 +282,8 @@ def test_a_study_file_with_less_noise_than_was_reserved_releases_nothing(town):
     spec = town.spec(epsilon=None)
     first = town.grant(town.vault(), spec)
     (town.homes["alder"].folder("replies") / f"{spec.digest()}-0.reply").unlink()
-    opened = change_policy(town, **{"max_epsilon: 2.0": "max_epsilon: 4.0"})
+    town.change_rule(max_epsilon=4.0, automatic_epsilon=4.0)
+    opened = town.vault()
     assert refused(town, opened.answer("query.offer", town.offer(spec)))
     on_disk = Studies(town.homes["alder"].folder("studies")).find(spec.digest())
     assert on_disk.grant.noise_multiplier == first.noise_multiplier
@@ -368,7 +354,7 @@ def test_a_crash_between_reservation_and_grant_costs_one_study_once(town, monkey
     again = town.vault()
     town.grant(again, spec)
     unpack(again.answer("train", town.train(spec, 1)), TrainRelease, town.key("alder"))
-    assert [body["kind"] for body in entries(town)].count("reserve") == 1
+    assert kinds(town).count("reserve") == 1
 
 
 def test_a_closed_study_is_not_trained_on(town):
@@ -383,25 +369,55 @@ def test_a_closed_study_is_not_trained_on(town):
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "code"),
+    ("changes", "code"),
     [
-        ("expires: 2100-01-01", "expires: 2020-01-02", "CSL-P209"),
-        ("max_epsilon: 2.0", "max_epsilon: 1.0", "CSL-C524"),
-        ("max_delta: 1.0e-5", "max_delta: 1.0e-6", "CSL-C524"),
-        ("models: [additive, logistic, mlp]", "models: [mlp]", "CSL-P203"),
-        ("marketing.propensity", "marketing.other", "CSL-P201"),
+        ({"max_epsilon": 1.0, "automatic_epsilon": 1.0}, "CSL-C524"),
+        ({"max_delta": 1.0e-6}, "CSL-C524"),
+        ({"models": ["mlp"]}, "CSL-P203"),
+        ({"modes": ["fedavg"]}, "CSL-P203"),
     ],
 )
-def test_a_policy_that_no_longer_allows_a_study_stops_it(town, old, new, code):
+def test_a_policy_that_no_longer_allows_a_study_stops_it(town, changes, code):
     spec = town.spec()
     opened = town.vault()
     town.grant(opened, spec)
     first = opened.answer("train", town.train(spec, 1))
-    later = change_policy(town, **{old: new})
-    assert later.answer("train", town.train(spec, 1)) == first
-    assert refused(town, later.answer("train", town.train(spec, 2)))
-    assert refused(town, later.answer("evaluate", town.evaluate(spec)))
-    assert reasons(town) == [code, code] and not later._rooms
+    town.change_rule(**changes)
+    for later in (opened, town.vault()):  # in a vault that runs, and in one that starts under it
+        before = len(reasons(town))
+        assert later.answer("train", town.train(spec, 1)) == first
+        assert refused(town, later.answer("train", town.train(spec, 2)))
+        assert refused(town, later.answer("evaluate", town.evaluate(spec)))
+        assert set(reasons(town)[before:]) == {code}
+    assert not later._rooms and kinds(town).count("release") == 1
+
+
+def test_a_purpose_that_is_no_longer_in_the_policy_stops_its_studies(town):
+    spec, opened = town.spec(), town.vault()
+    town.grant(opened, spec)
+    purpose = {"id": "marketing.other", "meaning": "Another", "consent": "profiling"}
+    with town.ledger() as ledger:
+        rule = ledger.policy().studies[0].model_dump(mode="json") | {"purposes": ["marketing.other"]}
+    town.change(purposes=[purpose], studies=[rule])
+    assert refused(town, opened.answer("train", town.train(spec, 1)))
+    assert refused(town, opened.answer("evaluate", town.evaluate(spec)))
+    assert set(reasons(town)) == {"CSL-P201"} and not opened._rooms
+
+
+def test_a_policy_that_expires_while_a_study_runs_stops_it(town):
+    home, spec, now = town.homes["alder"], town.spec(), [0]
+    with town.ledger() as ledger:
+        today, now[0] = ledger.today(), ledger.now()
+    town.change(expires=(today + timedelta(days=1)).isoformat())
+    keys = unlock(home)
+    opened = Vault(home, keys, Ledger.open(home.ledger_file, keys.identity, clock=lambda: now[0]), SystemSource())
+    town.grant(opened, spec)
+    unpack(opened.answer("train", town.train(spec, 1)), TrainRelease, town.key("alder"))
+    now[0] += 86_400_000
+    assert refused(town, opened.answer("train", town.train(spec, 2)))
+    now[0] -= 5 * 86_400_000  # a clock set back brings nothing back
+    assert refused(town, opened.answer("evaluate", town.evaluate(spec)))
+    assert set(reasons(town)) == {"CSL-P209"} and kinds(town).count("release") == 1
 
 
 def test_two_vaults_on_one_home_release_one_answer_for_a_round(town):
@@ -421,8 +437,8 @@ def test_two_vaults_on_one_home_release_one_answer_for_a_round(town):
     two._replies.find = find_then_lose  # type: ignore[method-assign]
     assert refused(town, two.answer("train", town.train(spec, 1, other)))
     unpack(raced[0], TrainRelease, town.key("alder"))
-    assert room is two._rooms[spec.digest()]
-    assert [body["kind"] for body in entries(town)].count("release") == 1
+    assert room is two._rooms[spec.digest()][1]
+    assert kinds(town).count("release") == 1
     two._replies.find = find  # type: ignore[method-assign]
     assert refused(town, two.answer("train", town.train(spec, 1, other)))
 
@@ -450,7 +466,7 @@ def receipts(town: Town, spec, payload: bytes, members, signers=None, **changes:
     """Receipts of these members, signed by `signers` where those are others."""
     items = []
     for member, signer in zip(members, signers or members, strict=True):
-        fields = {"study": spec.digest(), "card": "c" * 64, "model": sha256_hex(payload)}
+        fields = {"study": spec.digest(), "card": CARD, "model": sha256_hex(payload)}
         receipt = ModelReceipt(member=member, **(fields | (changes if member == members[-1] else {})))
         key = load_identity(town.homes[signer].identity_key, allow_plain=True)
         items.append(SignedReceipt(receipt=receipt, signature=sign(key, "csl1/receipt", receipt)))
@@ -472,7 +488,7 @@ def receipts(town: Town, spec, payload: bytes, members, signers=None, **changes:
     ids=["too few", "one twice", "not this one", "forged", "another study", "another card", "another model", "good"],
 )
 def test_a_model_is_decided_on_only_when_enough_members_signed_for_it(town, members, signers, changes, partners):
-    opened = change_policy(town, **{"smallest_partners: 3": f"smallest_partners: {partners}"})
+    opened = change_policy(town, smallest_partners=partners)
     spec = town.spec()
     town.grant(opened, spec)
     model = town.weights(spec, 0.1)
@@ -506,17 +522,21 @@ def test_a_model_clearly_worse_than_the_one_in_use_does_not_take_its_place(town)
         model = dump_tensors(weights)
         opened.answer("query.model", town.model(spec, model))
         opened.answer("query.receipts", town.receipts(spec, model))
-        path = town.homes["alder"].folder("models") / f"{spec.digest()}.decision.json"
-        decisions.append(json.loads(path.read_text())["adoption"])
+        decisions.append(decision(town, spec.digest()).adoption)
     first, second = decisions
-    assert first["adopted"] and not second["adopted"]
-    assert second["auc_current"] == first["auc"] > second["auc"]
+    assert first.adopted and not second.adopted
+    assert second.auc_current == first.auc > second.auc
 
 
-def test_delta_of_the_life_is_held_to_the_declared_size_as_well(town):
+def test_delta_of_the_life_is_held_to_the_declared_size_as_well(tmp_path):
+    town = vault_home.found(tmp_path / "other", active=False)
     path = town.homes["alder"].policy_file
-    path.write_text(path.read_text().replace("{epsilon: 8.0, delta: 2.4e-5}", "{epsilon: 8.0, delta: 2.6e-5}"))
-    assert load_yaml(path, Policy).budget.life.delta == 2.6e-5
+    text = path.read_text()
+    assert "  life: {epsilon: 8.0, delta: 2.4e-5}" in text
+    path.write_text(text.replace("  life: {epsilon: 8.0, delta: 2.4e-5}", "  life: {epsilon: 8.0, delta: 2.6e-5}"))
+    policy = load_yaml(path, Policy)
+    assert policy.budget.life.delta == 2.6e-5
+    town.activate(policy)
     assert refused(town, town.vault().answer("query.offer", town.offer(town.spec())))
     assert reasons(town) == ["CSL-P205"]
 

@@ -1,28 +1,18 @@
-"""Name lists: nobody who did not agree, the right number, stable ties, files that are private and safe to open."""
-
-import csv
-import io
-import json
-from datetime import UTC, datetime
-from pathlib import Path
+"""Name lists: nobody who did not agree, the right number, stable ties."""
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from client.calibration import Calibration
 from client.cohort import Cohort
-from client.names import COLUMNS, Listed, ListRecord, TopCustomers, WorthWhile, Written, choose, safe_cell, write_list
+from client.names import TopCustomers, WorthWhile, choose
 from client.scoring import Scores
 from federation.contract import FeatureContract, FlagColumn
-from federation.encoding import sha256_hex
-from federation.errors import DataError, StorageError
+from federation.errors import DataError
 
 KEY = b"k" * 32
-PLAIN = Calibration(intercept=0.0, slope=1.0, method="none", note="As it is.")
 CONTRACT = FeatureContract(
     name="one",
     version=1,
@@ -131,96 +121,3 @@ def test_cost_and_benefit_need_money() -> None:
     found = scores([0.5])
     with pytest.raises(DataError, match="CSL-C713"):
         choose(found, WorthWhile(cost=1.0, success_rate=0.5), agreed(found), KEY)
-
-
-def written(folder: Path, found: Scores, listed: list[Listed], capacity: TopCustomers | WorthWhile) -> Written:
-    """Write a list with fixed provenance."""
-    return write_list(
-        folder, listed, found, study="churn", model_digest="ab" * 32, when=datetime(2026, 3, 1, 9, 30, tzinfo=UTC),
-        capacity=capacity, calibration=PLAIN,
-    )  # fmt: skip
-
-
-def test_files_agree_are_private_and_say_where_they_come_from(tmp_path: Path) -> None:
-    capacity = TopCustomers(customers=2)
-    found = scores([0.2, 0.8, 0.5], ids=["=1+1", "007", "c"], value=[1.0, np.nan, 4.0])
-    listed = choose(found, capacity, agreed(found), KEY)
-    files = written(tmp_path, found, listed, capacity)
-    assert files.csv.name == "churn-2026-03-01-abababab.csv"
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
-        path.name for path in (files.parquet, files.csv, files.record)
-    )
-    assert all(path.stat().st_mode & 0o777 == 0o600 for path in tmp_path.iterdir())
-    table = pq.read_table(files.parquet).to_pylist()
-    assert tuple(table[0]) == COLUMNS
-    assert [(row["customer"], row["rank"], row["score"], row["expected_value"]) for row in table] == [
-        ("007", 1, 0.8, None),
-        ("c", 2, 0.5, 2.0),
-    ]
-    lines = list(csv.DictReader(io.StringIO(files.csv.read_text())))
-    assert [line["customer"] for line in lines] == ["007", "c"]
-    assert [line["expected_value"] for line in lines] == ["", "2.0"]
-    assert lines[0]["reason_1"] == "Has a loan: yes; raises the score" and lines[1]["reason_1"] == ""
-    record = ListRecord.model_validate_json(files.record.read_bytes())
-    assert (record.counts.scored, record.counts.listed, record.counts.without_value) == (3, 2, 1)
-    assert record.parquet_sha256 == sha256_hex(files.parquet.read_bytes()) and record.csv_sha256 == sha256_hex(
-        files.csv.read_bytes()
-    )
-    assert record.capacity == capacity and record.written == "2026-03-01T09:30:00+00:00"
-    assert not any(name in files.record.read_text() for name in ("007", "1+1"))
-
-
-def test_the_same_again_gives_the_same_bytes(tmp_path: Path) -> None:
-    capacity = TopCustomers(customers=5)
-    found = scores([0.5] * 10)
-    files = written(tmp_path, found, choose(found, capacity, agreed(found), KEY), capacity)
-    before = [path.read_bytes() for path in (files.parquet, files.csv, files.record)]
-    written(tmp_path, found, choose(found, capacity, agreed(found), KEY), capacity)
-    assert before == [path.read_bytes() for path in (files.parquet, files.csv, files.record)]
-
-
-def test_an_empty_list_is_a_list(tmp_path: Path) -> None:
-    capacity = WorthWhile(cost=1e6, success_rate=0.1)
-    found = scores([0.5], value=[1.0])
-    files = written(tmp_path, found, choose(found, capacity, agreed(found), KEY), capacity)
-    assert pq.read_table(files.parquet).num_rows == 0
-    assert len(files.csv.read_text().splitlines()) == 1
-    assert json.loads(files.record.read_text())["capacity"]["kind"] == "worthwhile"
-
-
-def test_a_missing_folder_is_a_clear_error(tmp_path: Path) -> None:
-    capacity = TopCustomers(customers=1)
-    found = scores([0.5])
-    with pytest.raises(StorageError, match="CSL-F301"):
-        written(tmp_path / "missing", found, choose(found, capacity, agreed(found), KEY), capacity)
-
-
-@pytest.mark.parametrize("text", ["=1+1", "+49", "-5", "@sum", "\t=1", "\r=1", "  =cmd|x", "＝1", "'=1", "'"])
-def test_what_looks_like_a_formula_is_quoted(text: str) -> None:
-    assert safe_cell(text) == "'" + text
-
-
-@settings(max_examples=200, deadline=None)
-@given(text=st.text(max_size=12))
-def test_no_cell_starts_a_formula_and_every_text_comes_back(text: str) -> None:
-    cell = safe_cell(text)
-    assert not cell.lstrip().startswith(("=", "+", "-", "@", "\t", "\r", "\n"))
-    assert (cell[1:] if cell.startswith("'") else cell) == text
-
-
-@settings(max_examples=40, deadline=None)
-@given(
-    ids=st.lists(
-        st.text(min_size=1, max_size=8).filter(lambda text: "\x00" not in text and text.isprintable()),
-        unique=True,
-        max_size=8,
-    )
-)
-def test_identifiers_survive_both_files(ids: list[str], tmp_path_factory: pytest.TempPathFactory) -> None:
-    capacity = TopCustomers(customers=20)
-    found = scores([0.5] * len(ids), ids=ids)
-    files = written(tmp_path_factory.mktemp("lists"), found, choose(found, capacity, ids, KEY), capacity)
-    assert set(pq.read_table(files.parquet)["customer"].to_pylist()) == set(ids)
-    with files.csv.open(newline="", encoding="utf-8") as handle:
-        cells = [line["customer"] for line in csv.DictReader(handle)]
-    assert {cell[1:] if cell.startswith("'") else cell for cell in cells} == set(ids)

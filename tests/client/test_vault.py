@@ -1,14 +1,13 @@
 """The vault as an honest and as a hostile coordinator meet it."""
 
-import json
-import sqlite3
-
 import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import ConfigRecord, RecordDict
 from safetensors.numpy import load
 
+from client.replies import Replies
+from client.unlock import unlock
 from client.vault import Vault
 from federation.encoding import sha256_hex
 from federation.errors import IntegrityError, PolicyError, StorageError
@@ -20,7 +19,6 @@ from federation.messages import (
     Identity,
     ModelReceipt,
     Offer,
-    Refusal,
     TrainRelease,
     dump_tensors,
     pack,
@@ -28,12 +26,12 @@ from federation.messages import (
 )
 from federation.signing import sign
 from federation.study import CONTEXT, LogisticModel, Training
-from privacy.keys import load_identity, load_secret
 from privacy.ledger import Ledger, verify
 from privacy.randomness import SystemSource
 from simulations.seeded import SeededSource
 from tests.client import vault_home
-from tests.client.vault_home import CANARY, CONTRACT, Town
+from tests.client.entries import decision, files, kinds, name_list, raw, reasons, refused, store, written
+from tests.client.vault_home import CANARY, CARD, CONTRACT, Town
 
 
 @pytest.fixture
@@ -44,34 +42,6 @@ def town(tmp_path) -> Town:
 @pytest.fixture
 def vault(town) -> Vault:
     return town.vault()
-
-
-def refused(town: Town, reply: RecordDict, member: str = "alder") -> bool:
-    unpack(reply, Refusal, town.key(member))
-    return True
-
-
-def reasons(town: Town, member: str = "alder") -> list[str]:
-    """The codes of the refusals that stand in a member's ledger."""
-    with sqlite3.connect(town.homes[member].ledger_file) as connection:
-        bodies = [json.loads(row[0]) for row in connection.execute("SELECT body FROM entry ORDER BY seq")]
-    return [body["data"]["code"] for body in bodies if body["kind"] == "refuse"]
-
-
-def written(town: Town, kind: str) -> list[dict]:
-    """The data of the entries of one kind in the first member's ledger."""
-    with sqlite3.connect(town.homes["alder"].ledger_file) as connection:
-        rows = connection.execute("SELECT body FROM entry WHERE kind = ? ORDER BY seq", (kind,)).fetchall()
-    return [json.loads(row[0])["data"] for row in rows]
-
-
-def kinds(town: Town, member: str = "alder") -> list[str]:
-    with sqlite3.connect(town.homes[member].ledger_file) as connection:
-        return [row[0] for row in connection.execute("SELECT kind FROM entry ORDER BY seq")]
-
-
-def raw(reply: RecordDict) -> bytes:
-    return b"".join(bytes(reply[RECORD][name]) for name in ("header", "signature", "payload"))
 
 
 def test_a_study_from_the_first_message_to_the_name_list(town, vault):
@@ -92,10 +62,10 @@ def test_a_study_from_the_first_message_to_the_name_list(town, vault):
     assert counts.shape == (2, spec.draft.evaluation.bins) and counts.dtype == np.int64
     model = town.weights(spec, 1.0)
     receipt, _ = unpack(vault.answer("query.model", town.model(spec, model)), ModelReceipt, town.key("alder"))
-    assert receipt.card == "c" * 64
+    assert receipt.card == CARD
     unpack(vault.answer("query.receipts", town.receipts(spec, model)), Acknowledged, town.key("alder"))
     assert len(list(town.homes["alder"].folder("lists").glob("propensity-*.csv"))) == 1
-    assert kinds(town) == ["genesis", "policy", "reserve", *["release"] * 4, "close"]
+    assert kinds(town) == ["genesis", "policy", "reserve", "consent", *["release"] * 4, "close"]
     assert verify(town.homes["alder"].ledger_file, town.key("alder")).valid
 
 
@@ -113,8 +83,14 @@ def test_nothing_that_leaves_holds_a_customers_identifier(town, vault, caplog):
     assert all(CANARY.encode() not in raw(reply) for reply in replies)
     assert CANARY not in caplog.text
     assert CANARY.encode() not in town.homes["alder"].ledger_file.read_bytes()
-    lists = list(town.homes["alder"].folder("lists").glob("*.csv"))
-    assert CANARY in lists[0].read_text()  # the canary is alive where it may be
+    home = town.homes["alder"]
+    tables = {home.root / "customers.csv", home.root / "consent.csv"}
+    at_rest = [path for path in files(home) if path not in tables]
+    for folder in ("lists", "replies", "participation", "models"):
+        assert any(home.folder(folder) in path.parents for path in at_rest)
+    assert all(CANARY.encode() not in path.read_bytes() for path in at_rest)
+    assert CANARY in next(iter(tables)).read_text()
+    assert CANARY.encode() in name_list(town).csv  # the canary is alive where it may be
 
 
 def test_only_customers_who_agreed_to_be_contacted_are_listed(town, vault):
@@ -123,8 +99,7 @@ def test_only_customers_who_agreed_to_be_contacted_are_listed(town, vault):
     town.grant(vault, spec)
     vault.answer("query.model", town.model(spec, model))
     vault.answer("query.receipts", town.receipts(spec, model))
-    text = next(town.homes["alder"].folder("lists").glob("*.csv")).read_text()
-    numbers = {int(line.split(",")[0].strip('"').rsplit("-", 1)[1]) for line in text.splitlines()[1:]}
+    numbers = {int(line.customer.rsplit("-", 1)[1]) for line in name_list(town).listed}
     assert numbers and all(number % 3 == 0 for number in numbers)
 
 
@@ -160,22 +135,31 @@ def test_a_reservation_names_what_the_grant_spends_and_how_often(town, vault):
 
 
 def test_a_kept_grant_is_not_given_out_where_nothing_is_reserved(town, vault):
-    """The folder of replies is newer than the ledger, or somebody put a file there."""
+    """The folder of replies is newer than the ledger."""
+    first, second = town.spec(), town.spec().model_copy(update={"nonce": "1" * 32})
+    town.grant(vault, first)
+    replies = Replies(town.homes["alder"].folder("replies"), store(town))
+    known = replies.find(first.digest(), 0)
+    assert known is not None
+    replies.keep(second.digest(), 0, known)
+    assert town.grant(vault, second).study == second.digest()
+    assert kinds(town).count("reserve") == 2
+
+
+def test_a_kept_reply_under_another_name_is_given_to_nobody(town, vault):
     first, second = town.spec(), town.spec().model_copy(update={"nonce": "1" * 32})
     town.grant(vault, first)
     folder = town.homes["alder"].folder("replies")
     (folder / f"{second.digest()}-0.reply").write_bytes((folder / f"{first.digest()}-0.reply").read_bytes())
-    assert town.grant(vault, second).study == second.digest()
-    assert kinds(town).count("reserve") == 2
+    assert refused(town, vault.answer("query.offer", town.offer(second)))
+    assert reasons(town) == ["CSL-C503"] and kinds(town).count("reserve") == 1
 
 
 def test_an_offer_repeated_after_the_policy_changed_gets_the_grant_that_stands(town, vault):
     spec = town.spec()
     first = raw(vault.answer("query.offer", town.offer(spec)))
-    path = town.homes["alder"].policy_file
-    path.write_text(
-        path.read_text().replace("version: 1", "version: 2").replace("max_epsilon: 2.0", "max_epsilon: 1.0")
-    )
+    town.change_rule(max_epsilon=1.0, automatic_epsilon=1.0)
+    assert raw(vault.answer("query.offer", town.offer(spec))) == first
     assert raw(town.vault().answer("query.offer", town.offer(spec))) == first
 
 
@@ -217,9 +201,9 @@ def test_another_charter_is_refused(town, vault):
     spec = town.spec().model_copy(update={"charter": "0" * 64})
     assert refused(town, vault.answer("query.offer", town.offer(spec)))
     assert refused(town, vault.answer("query.hello", town.hello("0" * 64)))
-    other = town.spec().model_copy(update={"federation": "another"})
+    other = town.spec(name="another_study").model_copy(update={"federation": "another"})
     assert refused(town, vault.answer("query.offer", town.offer(other)))
-    assert reasons(town) == ["CSL-C506"] * 3
+    assert reasons(town) == ["CSL-C506"] * 3 and kinds(town) == ["genesis", "policy", *["refuse"] * 3]
 
 
 def test_a_contract_that_the_node_does_not_map_is_refused(town):
@@ -267,7 +251,8 @@ def test_rounds_beyond_the_plan_and_unknown_studies_are_refused(town, vault):
     assert refused(town, vault.answer("train", town.train(spec, 4)))
     assert refused(town, vault.answer("evaluate", town.evaluate(spec, edges=(0.0, 0.5, 1.0))))
     level = (0.0, *np.linspace(0.0, 2.0, spec.draft.evaluation.bins - 2).tolist())
-    assert refused(town, vault.answer("evaluate", town.evaluate(spec, edges=level)))
+    assert reasons(town) == ["CSL-C511", "CSL-C512", "CSL-C513"]
+    assert refused(town, town.vault().answer("evaluate", town.evaluate(spec, edges=level)))
     assert reasons(town) == ["CSL-C511", "CSL-C512", "CSL-C513", "CSL-C513"]
     assert "release" not in kinds(town)
 
@@ -300,12 +285,12 @@ def test_a_crash_between_reply_and_entry_loses_neither(town, vault, monkeypatch)
 
     monkeypatch.setattr(Ledger, "release", die)
     assert refused(town, vault.answer("train", town.train(spec, 1)))
-    kept = town.homes["alder"].folder("replies") / f"{spec.digest()}-1.reply"
-    content = kept.read_bytes()
+    kept = Replies(town.homes["alder"].folder("replies"), store(town)).find(spec.digest(), 1)
+    assert kept is not None
     monkeypatch.setattr(Ledger, "release", write)
     reply = town.vault().answer("train", town.train(spec, 1))
     _, payload = unpack(reply, TrainRelease, town.key("alder"))
-    assert payload in content
+    assert payload == kept.payload
     assert kinds(town).count("release") == 1
 
 
@@ -384,8 +369,7 @@ def test_a_model_that_ranks_the_wrong_way_round_is_not_adopted_and_nobody_can_te
     model = town.weights(spec, -1.0)
     vault.answer("query.model", town.model(spec, model))
     unpack(vault.answer("query.receipts", town.receipts(spec, model)), Acknowledged, town.key("alder"))
-    decision = json.loads(next(town.homes["alder"].folder("models").glob("*.decision.json")).read_text())
-    assert decision["adoption"]["adopted"] is False
+    assert decision(town, spec.digest()).adoption.adopted is False
     assert not list(town.homes["alder"].folder("lists").glob("*.csv"))
 
 
@@ -400,7 +384,7 @@ def test_garbage_is_refused(town, vault):
 def test_a_vault_does_not_open_without_all_its_documents(town):
     root = town.homes["alder"].root
     with pytest.raises(PolicyError):
-        Vault.open(root, allow_plain=True, source=SeededSource(1))
+        Vault.open(root, unlock(town.homes["alder"]), source=SeededSource(1))
     (root / "charter.digest").write_text("0" * 64)
     with pytest.raises(IntegrityError, match="CSL-F204"):
         town.vault()
@@ -423,12 +407,9 @@ def test_a_vault_does_not_open_with_keys_that_are_not_its_own(town):
 
 def test_replies_and_refusals_wait_for_the_time_grid(town):
     home, slept = town.homes["alder"], []
-    home.policy_file.write_text(
-        home.policy_file.read_text().replace("reply_grid_seconds: 0.0", "reply_grid_seconds: 60")
-    )
-    identity = load_identity(home.identity_key, allow_plain=True)
-    secret, ledger = load_secret(home.holdout_key, allow_plain=True), Ledger.open(home.ledger_file, identity)
-    opened = Vault(home, identity, secret, ledger, SystemSource(), sleep=slept.append)
+    town.change(reply_grid_seconds=60.0)
+    keys = unlock(home)
+    opened = Vault(home, keys, Ledger.open(home.ledger_file, keys.identity), SystemSource(), sleep=slept.append)
     unpack(opened.answer("query.offer", town.offer(town.spec())), Grant, town.key("alder"))
     assert refused(town, opened.answer("train", RecordDict()))
     assert len(slept) == 2 and all(30 < seconds <= 60 for seconds in slept)

@@ -1,6 +1,7 @@
 """A small federation for tests of the vault: three members' homes with synthetic customers, and the coordinator's side of it."""
 
 import io
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,9 +12,11 @@ from flwr.app import RecordDict
 
 from client.home import Home
 from client.install import install
+from client.unlock import unlock
 from client.vault import Vault
 from federation.charter import Charter, Declaration, Member, PinnedContract, seal
 from federation.contract import CategoricalColumn, FeatureContract, FlagColumn, Label, NumericColumn
+from federation.document import load_yaml
 from federation.encoding import sha256_hex
 from federation.messages import (
     EvaluateRequest,
@@ -31,15 +34,21 @@ from federation.messages import (
     unpack,
 )
 from federation.networks import tensor_shapes
-from federation.signing import public_hex, sign
+from federation.signing import Signature, public_hex, sign
 from federation.study import CONTEXT, AdditiveModel, HashHoldout, StudyDraft, StudySpec, Training
-from privacy.keys import load_identity
+from privacy.keys import create_identity, load_identity
+from privacy.ledger import Ledger, LedgerReader
+from privacy.ledger.entries import APPROVAL_CONTEXT, ApprovalStatement, ApproveData
+from privacy.policy import CONTEXT as POLICY_CONTEXT
+from privacy.policy import Policy
 from privacy.randomness import SystemSource
 
 MEMBERS = ("alder", "birch", "cedar")
 SIZE = 400
 DELTA = 1e-5
 CANARY = "canary-customer"
+CARD_TEXT = '{"name":"a card"}'
+CARD = sha256_hex(CARD_TEXT.encode())
 CONTRACT = FeatureContract(
     name="shop",
     version=1,
@@ -54,6 +63,7 @@ CONTRACT = FeatureContract(
 )
 NODE = """
 member: {member}
+plain_keys: true
 contracts:
   shop:
     kind: table
@@ -76,6 +86,10 @@ institution: {member}
 version: 1
 issued: 2020-01-01
 expires: 2100-01-01
+officers:
+  - {{id: first, key: {first}}}
+  - {{id: second, key: {second}}}
+approval: {{eyes: 2}}
 purposes:
   - {{id: marketing.propensity, meaning: Who may buy, consent: profiling}}
 contact_consent: contact
@@ -86,6 +100,7 @@ studies:
     modes: [fedsgd, fedavg]
     max_epsilon: {epsilon}
     max_delta: 1.0e-5
+    automatic_epsilon: {automatic}
     holdout: {{kind: hash, share: 0.25}}
 budget:
   mode: open
@@ -97,6 +112,7 @@ smallest_cohort: 100
 smallest_partners: 3
 aggregation: plain
 reply_grid_seconds: 0.0
+retention: {{name_lists_days: 90, replies_days: 400, participation_days: 2000}}
 """
 
 
@@ -124,14 +140,62 @@ def consents(frame: pd.DataFrame) -> pd.DataFrame:
 
 @dataclass
 class Town:
-    """Three homes, the charter, and the coordinator's key."""
+    """Three homes with two officers each, the charter, and the coordinator's key.
+
+    Officers' key files (plain, use "officer") lie beside the homes: officers/<member>-<first|second>.key.
+    """
 
     homes: dict[str, Home]
     charter: Charter
     coordinator: Ed25519PrivateKey
+    officers: dict[str, tuple[Ed25519PrivateKey, Ed25519PrivateKey]]
 
     def vault(self, member: str = "alder") -> Vault:
-        return Vault.open(self.homes[member].root, allow_plain=True, source=SystemSource())
+        return Vault.open(self.homes[member].root, unlock(self.homes[member]), source=SystemSource())
+
+    def officer_key(self, member: str = "alder", which: str = "first") -> Path:
+        return self.homes[member].root.parent / "officers" / f"{member}-{which}.key"
+
+    def ledger(self, member: str = "alder") -> Ledger:
+        home = self.homes[member]
+        return Ledger.open(home.ledger_file, unlock(home).identity)
+
+    def sign(self, policy: Policy, member: str = "alder") -> tuple[Signature, ...]:
+        return tuple(sign(key, POLICY_CONTEXT, policy) for key in self.officers[member])
+
+    def activate(self, policy: Policy, member: str = "alder") -> None:
+        """Sign a policy by both officers, bring it into force and install it."""
+        with self.ledger(member) as ledger:
+            ledger.activate(policy, self.sign(policy, member))
+        self.homes[member].policy_file.write_text(policy.model_dump_json())
+
+    def change(self, member: str = "alder", **changes: object) -> Policy:
+        """Bring the next version of a member's policy into force, with fields changed, and return it."""
+        with LedgerReader.read(self.homes[member].ledger_file, self.key(member)) as reader:
+            before = reader.policy()
+        assert before is not None
+        tree = before.model_dump(mode="json") | {"version": before.version + 1, "prev": before.digest()} | changes
+        policy = Policy.model_validate_json(json.dumps(tree))
+        self.activate(policy, member)
+        return policy
+
+    def change_rule(self, member: str = "alder", **changes: object) -> Policy:
+        """Bring the next version into force, with fields of its one study rule changed."""
+        with LedgerReader.read(self.homes[member].ledger_file, self.key(member)) as reader:
+            before = reader.policy()
+        assert before is not None
+        rule = before.studies[0].model_dump(mode="json") | changes
+        return self.change(member, studies=[rule])
+
+    def approve(self, spec: StudySpec, member: str = "alder", decision: str = "approve", eyes: int = 2) -> None:
+        """Let officers decide about a study."""
+        with self.ledger(member) as ledger:
+            digest = ledger.state().policy_digest
+            assert digest is not None
+            statement = ApprovalStatement(study=spec.digest(), policy=digest, decision=decision, reason="Tests")
+            for key in self.officers[member][:eyes]:
+                signature = sign(key, APPROVAL_CONTEXT, statement)
+                ledger.approve(ApproveData(name=spec.draft.name, statement=statement, signature=signature))
 
     def key(self, member: str) -> str:
         return self.charter.member(member).key
@@ -184,15 +248,14 @@ class Town:
         )
 
     def model(self, spec: StudySpec, payload: bytes) -> RecordDict:
-        return pack(
-            self.coordinator, ModelDelivery(study=spec.digest(), card="c" * 64, payload=sha256_hex(payload)), payload
-        )
+        delivery = ModelDelivery(study=spec.digest(), card=CARD, card_text=CARD_TEXT, payload=sha256_hex(payload))
+        return pack(self.coordinator, delivery, payload)
 
     def receipts(self, spec: StudySpec, payload: bytes, others: str | None = None) -> RecordDict:
         items = []
         for member, home in self.homes.items():
             model = others if others and member != "alder" else sha256_hex(payload)
-            receipt = ModelReceipt(study=spec.digest(), member=member, card="c" * 64, model=model)
+            receipt = ModelReceipt(study=spec.digest(), member=member, card=CARD, model=model)
             records = pack(load_identity(home.identity_key, allow_plain=True), receipt)
             items.append(SignedReceipt(receipt=receipt, signature=signature_of(records, self.key(member))))
         return pack(self.coordinator, Receipts(study=spec.digest(), receipts=tuple(items)))
@@ -201,8 +264,20 @@ class Town:
         return unpack(vault.answer("query.offer", self.offer(spec)), Grant, self.key(vault.member))[0]
 
 
-def found(root: Path, epsilon: float = 2.0, declared: int = 400) -> Town:
+def found(
+    root: Path, epsilon: float = 2.0, declared: int = 400, automatic: float | None = None, active: bool = True
+) -> Town:
+    """Found the town; `automatic` is the epsilon that needs nobody's approval, `active` brings the policies into force."""
     homes = {member: Home(root / member) for member in MEMBERS}
+    desks = root / "officers"
+    desks.mkdir(parents=True, mode=0o700)
+    officers = {
+        member: (
+            create_identity(desks / f"{member}-first.key", use="officer", allow_plain=True),
+            create_identity(desks / f"{member}-second.key", use="officer", allow_plain=True),
+        )
+        for member in MEMBERS
+    }
     keys = {member: install(home, member, allow_plain=True) for member, home in homes.items()}
     coordinator = Ed25519PrivateKey.generate()
     charter = Charter(
@@ -222,11 +297,19 @@ def found(root: Path, epsilon: float = 2.0, declared: int = 400) -> Town:
         home.pin_file.write_text(charter.digest() + "\n")
         (home.root / "contracts" / "shop.yaml").write_text(CONTRACT.model_dump_json())
         home.node_file.write_text(NODE.format(member=member))
-        home.policy_file.write_text(POLICY.format(member=member, epsilon=epsilon))
+        first, second = (public_hex(key) for key in officers[member])
+        limit = epsilon if automatic is None else automatic
+        home.policy_file.write_text(
+            POLICY.format(member=member, epsilon=epsilon, automatic=limit, first=first, second=second)
+        )
         frame = customers(member)
         write_csv(home, "customers.csv", frame)
         write_csv(home, "consent.csv", consents(frame))
-    return Town(homes, charter, coordinator)
+    town = Town(homes, charter, coordinator, officers)
+    if active:
+        for member, home in homes.items():
+            town.activate(load_yaml(home.policy_file, Policy), member)
+    return town
 
 
 def write_csv(home: Home, name: str, frame: pd.DataFrame) -> None:

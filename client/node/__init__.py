@@ -1,0 +1,1 @@
+"""Commands of `consilience node`, one module for each kind; `client.node_command` puts them together."""

@@ -1,0 +1,274 @@
+"""A study as an officer reads it before she decides: every figure and every word from the signed documents themselves."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.padding import Padding
+from rich.table import Table
+
+from client.outlook import Effect, Outlook
+from client.reasons import amount
+from federation.charter import Charter
+from federation.contract import CategoricalColumn, FeatureContract, NumericColumn
+from federation.study import StudySpec
+from privacy.ledger.authority import standing
+from privacy.ledger.entries import ApproveData, Reservation
+from privacy.policy import Policy, describe_holdout
+
+_MOST_CATEGORIES = 6
+_MODELS = {
+    "additive": "additive: one curve for each column, added up; it can be read, plotted and explained exactly",
+    "logistic": "logistic regression: one weight for each column",
+    "mlp": "a neural network (multi-layer perceptron); its reasons are approximate",
+}
+_MODES = {
+    "fedsgd": "one noisy sum of clipped gradients",
+    "fedavg": "one noisy change of the model's weights",
+}
+STANDINGS = {
+    "waiting": "waits for the officers",
+    "approved": "approved: the next offer of the study is granted",
+    "automatic": "needs no approval under the policy in force: the next offer of the study is granted",
+    "declined": "declined",
+    "refused": "the policy in force would refuse it",
+    "open": "granted, and open",
+    "closed": "closed",
+}
+
+
+def column_words(column: Any) -> str:  # noqa: ANN401 - one of the contract's three kinds
+    """Say what a column holds: its meaning, and the public range or categories outside of which nothing counts."""
+    if isinstance(column, NumericColumn):
+        return f"{column.meaning}; from {amount(column, column.low)} to {amount(column, column.high)}"
+    if isinstance(column, CategoricalColumn):
+        shown = ", ".join(column.categories[:_MOST_CATEGORIES])
+        more = len(column.categories) - _MOST_CATEGORIES
+        return f"{column.meaning}; one of {shown}{f' and {more} more' if more > 0 else ''}"
+    return f"{column.meaning}; yes or no"
+
+
+def printable(text: str) -> str:
+    """Return a text without control characters, which could make a terminal show something else than what stands there."""
+    return "".join(mark if mark.isprintable() or mark == "\n" else "\N{REPLACEMENT CHARACTER}" for mark in text)
+
+
+def moment(milliseconds: int) -> str:
+    """Write a ledger's time (milliseconds since 1970) as date and time in UTC."""
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def decision_rows(policy: Policy | None, digest: str | None, decisions: Sequence[ApproveData]) -> list[dict[str, Any]]:
+    """Return what officers decided about a study, as rows; only decisions under the policy in force count."""
+    rows = []
+    for item in decisions:
+        officer = policy.officer(item.signature.key) if policy is not None else None
+        rows.append(
+            {
+                "officer": officer.id if officer is not None else f"{item.signature.key[:12]}…",
+                "key": item.signature.key,
+                "decision": item.statement.decision,
+                "reason": item.statement.reason,
+                "counts": item.statement.policy == digest,
+            }
+        )
+    return rows
+
+
+def standing_of(digest: str, eyes: int, decisions: Sequence[ApproveData]) -> tuple[str, int]:
+    """Return where a study stands that is not reserved, and how many officers' approvals are missing."""
+    found = standing(digest, eyes, tuple(decisions))
+    if found == "declined":
+        return "declined", 0
+    given = {item.signature.key for item in decisions if item.statement.policy == digest}
+    if eyes == 0:
+        return "automatic", 0
+    return found, max(eyes - len(given), 0)
+
+
+def missing_words(status: str, missing: int) -> str:
+    """Say what still has to happen."""
+    if status == "waiting":
+        return "one officer's decision" if missing == 1 else f"{missing} distinct officers' decisions"
+    return STANDINGS[status]
+
+
+def study_facts(spec: StudySpec, charter: Charter, contract: FeatureContract, policy: Policy | None) -> dict[str, Any]:
+    """Return what the study is, in words, as a mapping for tables and JSON."""
+    draft, training = spec.draft, spec.training
+    purpose = next((item for item in policy.purposes if item.id == draft.purpose), None) if policy else None
+    members = [
+        {"member": member.id, "title": member.title, "declared": item.size}
+        for member in charter.members
+        if (item := member.declaration(draft.contract)) is not None
+    ]
+    return {
+        "study": draft.name,
+        "digest": spec.digest(),
+        "title": draft.title,
+        "asked_by": f"the coordinator of {spec.federation} (key {charter.coordinator_key[:12]}…)",
+        "purpose": draft.purpose,
+        "meaning": purpose.meaning if purpose else None,
+        "consent": purpose.consent if purpose else None,
+        "contract": f"{contract.name}, version {contract.version}: {contract.title}",
+        "predicts": contract.label.meaning,
+        "features": [
+            {"name": column.name, "words": column_words(column), "required": column.required}
+            for column in contract.columns
+        ],
+        "members": members,
+        "min_partners": draft.min_partners,
+        "model": _MODELS[draft.model.kind],
+        "mode": draft.mode,
+        "holdout": describe_holdout(draft.holdout),
+        "rounds": training.rounds,
+        "steps": training.steps,
+        "sampling_rate": training.sampling_rate,
+        "epsilon_asked": draft.epsilon,
+        "intended_use": draft.intended_use,
+        "limits": draft.limits,
+        "leaves": [
+            f"{training.rounds} times, paid by the training account: {_MODES[draft.mode]}",
+            f"once, paid by the hold-out's account: noisy counts of held-out customers by score and outcome "
+            f"({draft.evaluation.bins} bins of scores)",
+            "the grant: epsilon, delta, noise and the declared number of customers, all of them public",
+        ],
+        "stays": "every record, every score, who took part, who is held out, the name list, and this policy",
+    }
+
+
+def effect_row(effect: Effect) -> dict[str, Any]:
+    """Return one budget before and after a study as a mapping."""
+    return {
+        "account": effect.item.account,
+        "budget": effect.item.budget,
+        "purpose": effect.item.purpose,
+        "delta": effect.item.delta,
+        "allowed_epsilon": effect.item.epsilon,
+        "before_epsilon": effect.before,
+        "after_epsilon": effect.after,
+        "left_epsilon": effect.left,
+        "share": effect.share,
+        "fits": effect.fits,
+        "further_studies": effect.again,
+    }
+
+
+def outlook_facts(outlook: Outlook) -> dict[str, Any]:
+    """Return what a study would be granted and cost as a mapping."""
+    terms, grant = outlook.terms, outlook.grant
+    return {
+        "epsilon": terms.epsilon,
+        "delta": terms.delta,
+        "consent": terms.consent,
+        "slot": terms.slot.id if terms.slot is not None else None,
+        "eyes": terms.eyes,
+        "noise_multiplier": grant.noise_multiplier,
+        "histogram_sigma": grant.histogram_sigma,
+        "costs": {account: cost.model_dump() for account, cost in outlook.costs.items()},
+        "fits": outlook.fits,
+        "exhausted": outlook.exhausted,
+        "budgets": [effect_row(effect) for effect in outlook.effects],
+    }
+
+
+def reservation_facts(held: Reservation) -> dict[str, Any]:
+    """Return what the ledger holds of a granted study as a mapping."""
+    return {
+        "epsilon": held.data.epsilon,
+        "delta": held.data.delta,
+        "policy": held.data.policy,
+        "slot": held.data.slot,
+        "closed": held.closed,
+        "accounts": [
+            {
+                "account": charge.account,
+                "releases_allowed": charge.releases,
+                "released": held.released.get(charge.account, 0),
+                "cost": charge.cost.model_dump(),
+            }
+            for charge in held.data.charges
+        ],
+    }
+
+
+def figure(value: float | None) -> str:
+    """Write an epsilon with three decimals; above 100 where none describes it."""
+    return "> 100" if value is None else f"{value:.3f}"
+
+
+def print_outlook(console: Console, outlook: Outlook) -> None:
+    """Print what a study would be granted, and each budget before and after it."""
+    terms = outlook.terms
+    console.print(
+        f"It would be granted epsilon {terms.epsilon:g} at delta {terms.delta:g} on each account; noise "
+        f"{outlook.grant.noise_multiplier:.2f} x clip for training, sigma {outlook.grant.histogram_sigma:.2f} for counts."
+    )
+    if terms.slot is not None:
+        console.print(f"It fills slot {terms.slot.id} of the plan, which is paid for: it costs nothing more.")
+    table = Table(
+        title="Budgets: the epsilon that is enforced",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+    )
+    for column in ("account", "budget"):
+        table.add_column(column, no_wrap=True)
+    for column in ("allowed", "before", "after", "takes", "left then", "further"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for effect in outlook.effects:
+        after = figure(effect.after) if effect.fits else "[red]does not fit[/]"
+        again = "-" if effect.again is None or not effect.fits else str(effect.again)
+        row = (f"{effect.item.epsilon:.3f}", figure(effect.before), after, f"{effect.share:.1%}")
+        table.add_row(effect.item.account, effect.item.budget, *row, f"{effect.left:.3f}", again)
+    console.print(table)
+    if outlook.exhausted:
+        console.print("[red]The ledger was restored from a copy that may lack entries: nothing remains to spend.[/]")
+
+
+def print_study(console: Console, facts: dict[str, Any]) -> None:
+    """Print what a study is."""
+    console.print(f"[bold]{escape(printable(facts['title']))}[/]  ({facts['study']}, digest {facts['digest']})")
+    console.print(f"Status: {facts['status_words']}.\n")
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="bold", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, text in _lines(facts):
+        grid.add_row(name, escape(printable(text)))
+    console.print(grid)
+    console.print("\n[bold]Features asked for[/]")
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for item in facts["features"]:
+        optional = "" if item["required"] else " (may be missing)"
+        table.add_row(f"- {item['name']}", escape(printable(f"{item['words']}{optional}")))
+    console.print(Padding(table, (0, 0, 1, 0)))
+
+
+def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    members = ", ".join(f"{item['title']} ({item['declared']:,} customers declared)" for item in facts["members"])
+    asked = "as much as the policy grants" if facts["epsilon_asked"] is None else f"{facts['epsilon_asked']:g}"
+    return [
+        ("asked by", facts["asked_by"]),
+        ("purpose", f"{facts['purpose']}: {facts['meaning'] or 'not in the policy in force'}"),
+        ("whose data", f"only customers who agreed to {facts['consent']}" if facts["consent"] else "nobody's"),
+        ("contract", facts["contract"]),
+        ("predicts", facts["predicts"]),
+        ("who takes part", f"{members}; at least {facts['min_partners']} of them"),
+        ("model", facts["model"]),
+        (
+            "training",
+            f"{facts['rounds']} rounds, {facts['steps']} steps in all; each draws {facts['sampling_rate']:.2%} of customers",
+        ),
+        ("held out", facts["holdout"]),
+        ("epsilon asked", asked),
+        ("leaves", ";\n".join(facts["leaves"])),
+        ("stays here", facts["stays"]),
+        ("intended use", facts["intended_use"]),
+        ("limits", facts["limits"]),
+    ]

@@ -1,0 +1,165 @@
+"""What a study left at home is deleted when the policy's retention says so, and each deletion stands in the ledger first.
+
+Ages are by the ledger's time, which never goes back. A name list is as old as the day in its name; kept replies and
+participation records are as old as their study's closing, and stay while the study is open, because a restart needs them.
+A deletion unlinks files that were sealed: what a disk still holds of them opens with the store key alone.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import date, timedelta
+from pathlib import Path
+
+from client import lists
+from client.home import Home
+from client.participation import SUFFIX as PART
+from client.replies import SUFFIX as REPLY
+from federation.errors import StorageError
+from privacy.ledger import Ledger, LedgerReader
+from privacy.ledger.entries import MILLISECONDS_A_DAY, Close
+from privacy.policy import Retention
+
+EPOCH = date(1970, 1, 1)
+VAULT = "vault"
+LEFT_OVER_DAYS = 1
+_FOLDERS = ("lists", "replies", "participation", "models")
+
+
+@dataclass(frozen=True)
+class Due:
+    """What is older than the retention allows: groups of files that belong together, by what they are called in the ledger."""
+
+    lists: dict[str, tuple[Path, ...]]
+    replies: dict[str, tuple[Path, ...]]
+    participation: dict[str, tuple[Path, ...]]
+    leftovers: tuple[Path, ...]
+
+    def __bool__(self) -> bool:
+        """Return whether there is anything to delete."""
+        return bool(self.lists or self.replies or self.participation or self.leftovers)
+
+    def groups(self) -> list[tuple[str, tuple[Path, ...]]]:
+        """Return each group of files under the words that the ledger gets."""
+        return [
+            *((lists.called(stem), files) for stem, files in self.lists.items()),
+            *((f"kept replies of study {rid}", files) for rid, files in self.replies.items()),
+            *((f"participation in study {rid}", files) for rid, files in self.participation.items()),
+            *([("files of interrupted writing", self.leftovers)] if self.leftovers else []),
+        ]
+
+
+def due(home: Home, retention: Retention, ledger: LedgerReader, now: int) -> Due:
+    """Find what is to be deleted at `now`, milliseconds since 1970 by the ledger's time; changes nothing.
+
+    Only closed studies are looked up in the ledger, and only when a file is old enough to matter.
+
+    Raises
+    ------
+    StorageError
+        CSL-C549 when a folder cannot be read.
+    """
+    today = EPOCH + timedelta(days=now // MILLISECONDS_A_DAY)
+    replies = _old_files(home, "replies", REPLY, retention.replies_days, now)
+    parts = _old_files(home, "participation", PART, retention.participation_days, now)
+    closed = _closings(ledger, {*replies, *parts})
+    return Due(
+        lists=_old_lists(home, retention.name_lists_days, today),
+        replies=_over(replies, closed, retention.replies_days, now),
+        participation=_over(parts, closed, retention.participation_days, now),
+        leftovers=_leftovers(home, now),
+    )
+
+
+def purge(home: Home, retention: Retention, ledger: Ledger, *, actor: str = VAULT, role: str = VAULT) -> Due:
+    """Delete what is older than the retention allows, and return what was deleted.
+
+    The ledger's entry comes first: a crash between the two leaves a file that the next purge deletes, never a deletion that
+    nobody wrote down. `count` in the entry is the number of files.
+
+    Raises
+    ------
+    StorageError
+        CSL-C549 when a file cannot be deleted; the ledger's own when the entry cannot be written: then nothing is deleted.
+    """
+    found = due(home, retention, ledger, ledger.now())
+    for what, files in found.groups():
+        ledger.access("erase", what, actor=actor, role=role, count=len(files))
+        for path in files:
+            _unlink(path)
+    return found
+
+
+def _old_lists(home: Home, days: int, today: date) -> dict[str, tuple[Path, ...]]:
+    folder = home.folder("lists")
+    written = {stem: lists.day_of(stem) for stem in lists.stems(folder)}
+    return {
+        stem: lists.files_of(folder, stem)
+        for stem, day in written.items()
+        if day is not None and today - day > timedelta(days=days)
+    }
+
+
+def _old_files(home: Home, name: str, suffix: str, days: int, now: int) -> dict[str, list[Path]]:
+    """Return a folder's files by study, for studies whose files were all written longer ago than `days`: they closed later
+    than that, so that only for these the ledger must be asked."""
+    found: dict[str, list[Path]] = {}
+    young: set[str] = set()
+    for path in _files(home.folder(name)):
+        if path.suffix == suffix and not path.name.startswith("."):
+            rid = path.stem.rpartition("-")[0] if suffix == REPLY else path.stem
+            found.setdefault(rid, []).append(path)
+            if _age(path, now) <= days:
+                young.add(rid)
+    return {rid: files for rid, files in found.items() if rid not in young}
+
+
+def _closings(ledger: LedgerReader, rids: Collection[str]) -> dict[str, int]:
+    """Return when each of the studies was closed, in milliseconds since 1970; one that is open is not in it."""
+    closed = {rid for rid in rids if (held := ledger.reservation(rid)) is not None and held.closed}
+    if not closed:
+        return {}
+    bodies = (entry.body for entry in ledger.entries())
+    return {body.rid: body.ts for body in bodies if isinstance(body, Close) and body.rid in closed}
+
+
+def _over(files: dict[str, list[Path]], closed: dict[str, int], days: int, now: int) -> dict[str, tuple[Path, ...]]:
+    return {
+        rid: tuple(sorted(paths))
+        for rid, paths in files.items()
+        if rid in closed and now - closed[rid] > days * MILLISECONDS_A_DAY
+    }
+
+
+def _leftovers(home: Home, now: int) -> tuple[Path, ...]:
+    """Return temporary files that a crash left behind: nobody will finish them."""
+    found = [path for name in _FOLDERS for path in _files(home.folder(name)) if path.name.startswith(".")]
+    return tuple(path for path in found if _age(path, now) > LEFT_OVER_DAYS)
+
+
+def _files(folder: Path) -> list[Path]:
+    try:
+        return sorted(path for path in folder.iterdir() if path.is_file() and not path.is_symlink())
+    except OSError as error:
+        raise _failed(folder, error) from error
+
+
+def _age(path: Path, now: int) -> float:
+    try:
+        return (now - path.stat().st_mtime_ns // 1_000_000) / MILLISECONDS_A_DAY
+    except FileNotFoundError:  # another process finished with it
+        return 0.0
+
+
+def _unlink(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise _failed(path, error) from error
+
+
+def _failed(path: Path, error: OSError) -> StorageError:
+    return StorageError(
+        "CSL-C549",
+        f"{path} cannot be read or deleted: {error.strerror}.",
+        "Correct its rights, and run `consilience node purge`.",
+    )

@@ -1,0 +1,78 @@
+"""The end of a study at home: the decision is sealed, and whoever withdraws meanwhile is on no list."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from client import finish, lists
+from client.finish import decision_file, read_decision
+from client.home import Home
+from client.unlock import unlock
+from client.withdrawal import Withdrawals, register
+from federation.errors import IntegrityError
+from privacy.sealing import write_sealed
+from tests.client import vault_home
+from tests.client.vault_home import CANARY, Town
+
+
+@pytest.fixture(scope="module")
+def town(tmp_path_factory: pytest.TempPathFactory) -> Town:
+    return vault_home.found(tmp_path_factory.mktemp("town"))
+
+
+def end(town: Town, member: str) -> Home:
+    """Play a study to its end at one member."""
+    vault, spec = town.vault(member), town.spec()
+    vault.answer("query.offer", town.offer(spec))
+    model = town.weights(spec, 0.1)
+    vault.answer("query.model", town.model(spec, model))
+    vault.answer("query.receipts", town.receipts(spec, model))
+    return town.homes[member]
+
+
+def names(home: Home) -> set[str]:
+    found = lists.newest(home.folder("lists"), unlock(home).store)
+    assert found is not None
+    return {line.customer for line in found.listed}
+
+
+def test_a_decision_is_sealed_and_belongs_to_its_study(town: Town) -> None:
+    home, rid, key = end(town, "alder"), town.spec().digest(), unlock(town.homes["alder"]).store
+    decision = read_decision(home, rid, key)
+    assert decision is not None and decision.adoption.adopted and decision.listed == len(names(home))
+    content = decision_file(home, rid).read_bytes()
+    assert content.startswith(b"csl-box1") and b"adopted" not in content
+    assert read_decision(home, "0" * 64, key) is None
+    decision_file(home, "0" * 64).write_bytes(content)
+    with pytest.raises(IntegrityError, match="CSL-P522"):
+        read_decision(home, "0" * 64, key)
+    with pytest.raises(IntegrityError, match="CSL-P522"):
+        read_decision(home, rid, b"t" * 32)
+    write_sealed(decision_file(home, "0" * 64), key, finish.KIND, json.dumps({"study": "x"}).encode())
+    with pytest.raises(IntegrityError, match="CSL-C552"):
+        read_decision(home, "0" * 64, key)
+
+
+def test_who_withdrew_before_is_on_no_list(town: Town) -> None:
+    gone = [f"{CANARY}-birch-{number}" for number in range(0, 400, 6)]
+    register(town.homes["birch"], unlock(town.homes["birch"]).store, gone)
+    assert names(end(town, "birch")).isdisjoint(gone)
+
+
+def test_who_withdraws_while_the_list_is_written_is_taken_off(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = town.homes["cedar"]
+    key, write, gone = unlock(home).store, finish.write_list, []
+
+    def slow(folder: Path, listed: list, *arguments: object, **named: object) -> lists.Written:
+        gone.extend(line.customer for line in listed[:3])
+        register(home, key, gone)  # an officer, in another process: no list is there yet for her to rewrite
+        return write(folder, listed, *arguments, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("client.finish.write_list", slow)
+        end(town, "cedar")
+    assert len(gone) == 3 and names(home).isdisjoint(gone)
+    decision = read_decision(home, town.spec().digest(), key)
+    assert decision is not None and decision.listed == len(names(home))
+    assert len(Withdrawals.load(home, key)) == 3
