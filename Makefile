@@ -12,7 +12,7 @@ help:
 	@echo "make test    every fast test"
 	@echo "make e2e     tests that start real processes"
 	@echo "make lint    style, types and import contracts"
-	@echo "make bench   every benchmark (about half an hour)"
+	@echo "make bench   every benchmark (about an hour)"
 	@echo "make clean   removes the virtual environment and what was built"
 
 $(READY): constraints.txt pyproject.toml
@@ -44,6 +44,9 @@ format: $(READY)
 bench: $(READY)
 	$(BIN)/python benchmarks/dp_sgd.py
 	$(BIN)/python benchmarks/features.py
+	$(BIN)/python benchmarks/accounting.py
+	$(BIN)/python benchmarks/ledger.py
+	$(BIN)/python benchmarks/soak.py
 	$(BIN)/python benchmarks/quality.py
 
 clean:

@@ -21,9 +21,10 @@ GROUP = "consilience.commands"
 _INTERRUPTED = "Interrupted; nothing is half-written."
 _HELP = {
     "node": "For institutions: check tables and mapping, see a vault's state, read the name lists.",
-    "officer": "For compliance officers: read and check the policy, see and verify what was spent.",
+    "officer": "For compliance officers: sign the policy, decide about studies, keep the budget, prove both.",
     "coordinator": "For the coordinator: check study drafts, look at the registry of models.",
     "simulate": "For researchers: run many institutions on this machine.",
+    "verify": "For anybody: check an evidence pack or a ledger, on a machine that never saw the institution.",
     "data": "Public data sets for simulations: fetch them by pinned digest.",
 }
 

@@ -1,7 +1,7 @@
 """The coordinator's Flower ServerApp. Its run configuration says where its home folder lies and which study to run:
 
 `coordinator-home` (a folder), `study` (a file under `studies/`, without .yaml), `passphrase-file` (opens the coordinator's key) or
-`allow-plain-key`, and `roster-seconds` (how long to wait for the members).
+`allow-plain-key`, `roster-seconds` (how long to wait for the members), and `grant-seconds` (how long to ask those again who declined).
 """
 
 import logging
@@ -36,7 +36,8 @@ def build_app(on_event: OnEvent = log_event) -> ServerApp:
         draft = home.draft(_text(config, "study"))
         office = home.office(draft.contract, _passphrase(config), bool(config.get("allow-plain-key", False)))
         seconds = float(config.get("roster-seconds", ROSTER_SECONDS))
-        run_study(grid, draft, office, on_event=on_event, roster_seconds=seconds)
+        patience = float(config.get("grant-seconds", 0.0))
+        run_study(grid, draft, office, on_event=on_event, roster_seconds=seconds, grant_seconds=patience)
 
     return server_app
 

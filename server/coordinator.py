@@ -4,7 +4,7 @@ Every step can be repeated: a vault that has answered a request answers the same
 """
 
 import secrets
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,8 +46,10 @@ from server.publication import make_card
 from server.registry import PublishedModel, Registry
 from server.roster import RollCall
 from server.strategy import StudyStrategy, partners_of, to_arrays
+from server.witness import WitnessDesk
 
 ROSTER_SECONDS = 60.0
+OFFER_PAUSE_SECONDS = 10.0
 Derive = Callable[[StudyDraft, Mapping[str, int], FeatureContract], Training]
 
 
@@ -71,6 +73,7 @@ class Office:
     key: Ed25519PrivateKey
     checkpoints: Path
     registry: Path
+    witness: Path
 
     def __post_init__(self) -> None:
         if public_hex(self.key) != self.charter.coordinator_key:
@@ -89,6 +92,7 @@ def run_study(
     derive: Derive = derive_training,
     on_event: OnEvent = ignore,
     roster_seconds: float = ROSTER_SECONDS,
+    grant_seconds: float = 0.0,
     nonce: Callable[[], str] = fresh_nonce,
     clock: Clock | None = None,
 ) -> PublishedModel:
@@ -104,6 +108,8 @@ def run_study(
         Is told of every step, on this thread.
     roster_seconds:
         How long to wait for all members that declare customers for the contract; then the study goes on with those present.
+    grant_seconds:
+        How long to ask those again who declined, because an officer may have to approve the study; 0 asks once.
 
     Raises
     ------
@@ -117,9 +123,14 @@ def run_study(
     run = _Run(grid, draft, office, derive, on_event, clock or Clock(), nonce)
     run.begin()
     run.assemble(roster_seconds)
-    run.ask_grants()
+    run.ask_grants(grant_seconds)
     run.train_and_evaluate()
     return run.finish()
+
+
+def _declined(answers: Mapping[str, SignedGrant | Failure]) -> list[str]:
+    """Return the members that declined in good form, and so may think better of it."""
+    return [member for member, item in sorted(answers.items()) if isinstance(item, Failure) and item.code == "CSL-S206"]
 
 
 class _Run:
@@ -143,6 +154,7 @@ class _Run:
         self._clock = clock
         self._nonce = nonce
         self._path = office.checkpoints / f"{draft.name}.checkpoint"
+        self._desk = WitnessDesk(office.charter, office.key, office.witness)
         self._nodes: dict[str, int] = {}
         self._progress: Progress
         self._course: Course | None = None
@@ -198,7 +210,15 @@ class _Run:
         spec = self._progress.spec
         granted = [item.grant.member for item in self._progress.grants]
         expected = granted or sorted(declared_sizes(self._office.charter, spec.draft.contract))
-        call = RollCall(self._grid, self._office.charter, self._office.key, self._nonce, self._on_event, self._clock)
+        call = RollCall(
+            self._grid,
+            self._office.charter,
+            self._office.key,
+            self._nonce,
+            self._on_event,
+            self._clock,
+            self._desk.note,
+        )
         self._nodes = call.wait(expected, seconds).nodes
         present = tuple(sorted(self._nodes))
         self._on_event(RosterSettled(present=present, missing=tuple(sorted(set(expected) - set(present)))))
@@ -209,35 +229,48 @@ class _Run:
                 "Ask the missing institutions to start their nodes, and run the study again.",
             )
 
-    def ask_grants(self) -> None:
-        """Offer the study to everybody present, and keep the grants that fit."""
+    def ask_grants(self, seconds: float) -> None:
+        """Offer the study to everybody present, and keep the grants that fit.
+
+        Who declines is asked again until the time is over: an institution's officers may have to approve the study first.
+        When too few have granted it by then, the same study can be offered at the next run: its checkpoint stays.
+        """
         if self._progress.stage != "signed":
             return
-        spec = self._progress.spec
-        offer = Offer(spec=spec, spec_signature=self._progress.signature)
-        records = pack(self._office.key, offer)
-        answers = self._ask({member: Message(records, node, "query.offer") for member, node in self._nodes.items()})
-        grants: list[SignedGrant] = []
-        declined: list[str] = []
-        for member, answer in sorted(answers.items()):
-            grant = answer if isinstance(answer, Failure) else accept_grant(answer, member, spec, self._office.charter)
-            if isinstance(grant, Failure):
-                declined.append(member)
-                self._on_event(LeftOut("offer", 0, member, grant.code, grant.reason))
-            else:
-                grants.append(grant)
+        spec, start = self._progress.spec, self._clock.now()
+        found = self._offer(sorted(self._nodes))
+        while (refused := _declined(found)) and self._clock.now() - start < seconds:
+            self._clock.sleep(min(OFFER_PAUSE_SECONDS, seconds))
+            found |= self._offer(refused)
+        grants = [grant for _, grant in sorted(found.items()) if isinstance(grant, SignedGrant)]
+        declined = [member for member, grant in sorted(found.items()) if isinstance(grant, Failure)]
+        for member in declined:
+            failure = found[member]
+            assert isinstance(failure, Failure)
+            self._on_event(LeftOut("offer", 0, member, failure.code, failure.reason))
         names = tuple(item.grant.member for item in grants)
         self._on_event(GrantsReceived(names, tuple(item.grant.epsilon for item in grants), tuple(declined)))
         if len(grants) < self._draft.min_partners:
             raise FederationError(
                 "CSL-S503",
                 f"{len(grants)} members granted the study {self._draft.name}; it needs {self._draft.min_partners}.",
-                "Ask the others for their reason: it stands in their own ledger.",
+                "Ask the others for their reason: it stands in their own ledger. Where officers had to approve first, run the study "
+                "again once they have.",
             )
         self._course = start_course(spec, {item.grant.member: item.grant for item in grants}, self._office.contract)
         self._advance(
             stage="granted", grants=tuple(grants), attendance=tuple(Attendance(member=name, rounds=0) for name in names)
         )
+
+    def _offer(self, members: Sequence[str]) -> dict[str, SignedGrant | Failure]:
+        """Offer the study to some members, and return what each granted, or why nothing."""
+        spec, charter = self._progress.spec, self._office.charter
+        records = pack(self._office.key, Offer(spec=spec, spec_signature=self._progress.signature))
+        answers = self._ask({member: Message(records, self._nodes[member], "query.offer") for member in members})
+        return {
+            member: answer if isinstance(answer, Failure) else accept_grant(answer, member, spec, charter)
+            for member, answer in answers.items()
+        }
 
     def train_and_evaluate(self) -> None:
         """Run the rounds that are left, each checkpointed before the next begins, and ask for score histograms of the finished model."""
@@ -280,7 +313,7 @@ class _Run:
         self._advance(stage="evaluated", edges=edges, scores=strategy.scores)
 
     def finish(self) -> PublishedModel:
-        """Publish the model, deliver it, pass the receipts on, and drop the checkpoint."""
+        """Publish the model, deliver it, pass the receipts on, drop the checkpoint, and have the vaults' ledgers witnessed."""
         assert self._course is not None
         model = self._course.model()
         card = make_card(self._progress, self._office.charter, sha256_hex(dump_tensors(model)))
@@ -300,6 +333,7 @@ class _Run:
         agreed = all((item.receipt.card, item.receipt.model) == wanted for item in receipts)
         self._on_event(Delivered(tuple(item.receipt.member for item in receipts), agreed))
         self._path.unlink(missing_ok=True)
+        self._desk.run(self._nodes, self._ask, self._nonce, self._on_event)
         return published
 
     def _grants(self) -> dict[str, Grant]:

@@ -49,7 +49,8 @@ def deliver(
     is its own business, and its last answer is always the same.
     """
     card = published.card
-    delivery = ModelDelivery(study=card.study, card=card.digest(), payload=card.model)
+    text = card.canonical().decode()
+    delivery = ModelDelivery(study=card.study, card=card.digest(), card_text=text, payload=card.model)
     records = pack(key, delivery, published.content)
     receipts = []
     for recipient, answer in _ask(records, "query.model", recipients, send, seconds):

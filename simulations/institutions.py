@@ -19,14 +19,17 @@ from pydantic import TypeAdapter
 from client.config import Consent, Mapping, NodeConfig
 from client.home import Home
 from client.install import install
+from client.policy_files import write_signatures
 from federation.charter import Charter, Declaration, Member, PinnedContract, SealedCharter, seal
 from federation.contract import FeatureContract, NumericColumn
 from federation.document import Document, load_yaml
 from federation.errors import StorageError
 from federation.files import atomic_write
-from federation.signing import public_hex
+from federation.signing import public_hex, sign
 from federation.study import Holdout, StudyDraft
 from privacy.keys import create_identity, load_identity
+from privacy.ledger import Ledger
+from privacy.policy import CONTEXT as POLICY_CONTEXT
 from privacy.policy import Policy
 from simulations.datasets import CONTACT, PROFILING, consent
 from simulations.houses import BANK_NAMES, CATEGORY_NAMES, CONSENT, LOG_NAMES, TABLE, House, write_house
@@ -34,6 +37,8 @@ from simulations.sites import TEST_POSITION, Site
 
 MARKER = "made-by-simulate"
 FEDERATION = "demo"
+OFFICERS = ("first", "second")
+NAME_LISTS_DAYS, REPLIES_DAYS, PARTICIPATION_DAYS = 90, 400, 1830
 COORDINATOR = "coordinator"
 TABLES = "tables"
 PERIOD_DAYS = 365
@@ -144,7 +149,20 @@ def _furnish(home: Home, item: Founding, sealed: SealedCharter) -> None:
     )
     note = f"Of {site.title}, an institution that a simulation made. Consent is simulated."
     write_yaml(home.node_file, node_config(site, house, item.contract), note)
-    write_yaml(home.policy_file, policy(site, item.draft), note)
+    _bring_into_force(home, item, note)
+
+
+def _bring_into_force(home: Home, item: Founding, note: str) -> None:
+    """Let two officers, whose keys lie beside the home, sign the policy, and bring it into force in the ledger."""
+    desk = home.root.parent / "officers"
+    desk.mkdir(exist_ok=True, mode=0o700)
+    keys = [create_identity(desk / f"{item.site.id}-{name}.key", use="officer", allow_plain=True) for name in OFFICERS]
+    document = policy(item.site, item.draft, [public_hex(key) for key in keys])
+    write_yaml(home.policy_file, document, note)
+    signatures = tuple(sign(key, POLICY_CONTEXT, document) for key in keys)
+    write_signatures(home.policy_file, document, signatures)
+    with Ledger.open(home.ledger_file, load_identity(home.identity_key, allow_plain=True)) as ledger:
+        ledger.activate(document, signatures)
 
 
 def _install(root: Path, sealed: SealedCharter, contracts: Iterable[FeatureContract]) -> None:
@@ -175,6 +193,7 @@ def node_config(site: Site, house: House, contract: FeatureContract) -> NodeConf
         contracts={contract.name: TypeAdapter[Mapping](Mapping).validate_json(json.dumps(mapping))},
         consent=TypeAdapter[Consent](Consent).validate_json(json.dumps(_consent(house))),
         threads=1,
+        plain_keys=True,
     )
 
 
@@ -243,14 +262,17 @@ def _log_mapping(site: Site, house: House) -> dict[str, object]:
     return mapping
 
 
-def policy(site: Site, draft: StudyDraft) -> Policy:
-    """Return an institution's policy: one purpose, its own epsilon, every model and mode that a study may name."""
+def policy(site: Site, draft: StudyDraft, officers: Sequence[str]) -> Policy:
+    """Return an institution's policy: one purpose, its own epsilon, every model and mode that a study may name, nothing
+    that waits for a person; `officers` are two public keys."""
     today = datetime.now(UTC).date()
     tree = {
         "institution": site.id,
         "version": 1,
         "issued": (today - timedelta(days=1)).isoformat(),
         "expires": (today + timedelta(days=PERIOD_DAYS)).isoformat(),
+        "officers": [{"id": name, "key": key} for name, key in zip(OFFICERS, officers, strict=True)],
+        "approval": {"eyes": 2},
         "purposes": [{"id": draft.purpose, "meaning": draft.title, "consent": PROFILING}],
         "contact_consent": CONTACT,
         "studies": [
@@ -261,6 +283,7 @@ def policy(site: Site, draft: StudyDraft) -> Policy:
                 "modes": ["fedsgd", "fedavg"],
                 "max_epsilon": site.epsilon,
                 "max_delta": site.delta,
+                "automatic_epsilon": site.epsilon,
                 "holdout": _holdout(draft.holdout),
             }
         ],
@@ -275,6 +298,11 @@ def policy(site: Site, draft: StudyDraft) -> Policy:
         "smallest_partners": SMALLEST_PARTNERS,
         "aggregation": "plain",
         "reply_grid_seconds": 0.1,
+        "retention": {
+            "name_lists_days": NAME_LISTS_DAYS,
+            "replies_days": REPLIES_DAYS,
+            "participation_days": PARTICIPATION_DAYS,
+        },
     }
     return Policy.model_validate_json(json.dumps(tree))
 

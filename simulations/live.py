@@ -8,7 +8,17 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
-from server.events import Delivered, Evaluated, Event, GrantsReceived, LeftOut, RosterSettled, RoundDone, StudySigned
+from server.events import (
+    Delivered,
+    Evaluated,
+    Event,
+    GrantsReceived,
+    LeftOut,
+    RosterSettled,
+    RoundDone,
+    StudySigned,
+    Witnessed,
+)
 from simulations.words import size
 
 PLAIN_EVERY = 10
@@ -32,6 +42,8 @@ class LiveView:
         )
         self._task: TaskID | None = None
         self._bytes = 0
+        self._witnesses: list[int] = []
+        self._members = 0
         self._handlers: dict[type, Callable[..., None]] = {
             StudySigned: self._signed,
             RosterSettled: self._roster,
@@ -40,6 +52,7 @@ class LiveView:
             RoundDone: self._round,
             Evaluated: self._evaluated,
             Delivered: self._delivered,
+            Witnessed: self._witnessed,
         }
 
     def __enter__(self) -> Self:
@@ -72,6 +85,7 @@ class LiveView:
             f"study {event.name} signed: {event.study[:12]}, {event.rounds} rounds, {len(event.members)} institutions invited"
         )
         self._bytes = 0
+        self._witnesses = []
         self._task = self._progress.add_task(event.name, total=event.rounds, note="")
 
     def _roster(self, event: RosterSettled) -> None:
@@ -83,6 +97,7 @@ class LiveView:
             f"{name} ε {epsilon:g}" for name, epsilon in zip(event.granted, event.epsilons, strict=True)
         )
         declined = f"; declined: {', '.join(event.declined)}" if event.declined else ""
+        self._members = len(event.granted)
         self.say(f"granted: {granted}{declined}")
 
     def _left_out(self, event: LeftOut) -> None:
@@ -106,3 +121,12 @@ class LiveView:
     def _delivered(self, event: Delivered) -> None:
         agreed = "all hold the same model" if event.agreed else "NOT all hold the same model"
         self.say(f"model delivered to {len(event.receipts)} institutions; {agreed}")
+
+    def _witnessed(self, event: Witnessed) -> None:
+        """Say once that all ledgers were witnessed; whose was not is reported as left out."""
+        self._witnesses.append(len(event.witnesses) if event.returned else 0)
+        if len(self._witnesses) == self._members and min(self._witnesses):
+            fewest = min(self._witnesses)
+            self.say(
+                f"{self._members} ledgers' heads witnessed by the coordinator and by others, at least {fewest} each"
+            )

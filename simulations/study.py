@@ -1,10 +1,10 @@
 """Run one study of a federation on this machine, by the coordinator's and the vaults' own code, and gather what it showed."""
 
-import csv
 import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -14,10 +14,13 @@ from flwr.clientapp import ClientApp
 from client.adoption import delong
 from client.app import VaultShelf, make_app
 from client.config import load_node
-from client.finish import Decision
+from client.finish import read_decision
 from client.home import Home
+from client.lists import read_list
+from client.names import Listed
 from client.scoring import logits_of
 from client.shapes import draw, shapes, svg
+from client.unlock import unlock_store
 from federation.contract import FeatureContract
 from federation.messages import read_tensors
 from federation.networks import Network, build, load_weights, tensor_shapes, weights_of
@@ -93,8 +96,7 @@ def run(federation: Federation, draft: StudyDraft, sites: Sequence[Site], on_eve
     """Run a study by the ServerApp and the ClientApp that a real federation runs, one vault for each site."""
     vaults = make_app(VaultShelf())
     nodes: dict[int, tuple[ClientApp, UserConfig]] = {
-        number: (vaults, {"home": str(federation.homes[site.id].root), "plain-keys": True})
-        for number, site in enumerate(sites, start=1)
+        number: (vaults, {"home": str(federation.homes[site.id].root)}) for number, site in enumerate(sites, start=1)
     }
     home = CoordinatorHome(federation.root / COORDINATOR)
     config: UserConfig = {"coordinator-home": str(home.root), "study": draft.name, "allow-plain-key": True}
@@ -246,17 +248,13 @@ def _names(sites: Sequence[Site], federation: Federation, rid: str) -> NameList 
     """Return the head of the first institution's list that was written, or None when nobody adopted the model."""
     for site in sites:
         home = federation.homes[site.id]
-        path = home.folder("models") / f"{rid}.decision.json"
-        if not path.is_file():
-            continue
-        decision = Decision.model_validate_json(path.read_bytes())
-        if decision.list_file is not None and decision.listed is not None:
-            with (home.folder("lists") / decision.list_file).open(encoding="utf-8", newline="") as handle:
-                rows = tuple(_name_row(row) for _, row in zip(range(NAMES_SHOWN), csv.DictReader(handle), strict=False))
-            return NameList(site.title, decision.listed, rows)
+        key = unlock_store(home)
+        decision = read_decision(home, rid, key)
+        if decision is not None and decision.list_file is not None:
+            found = read_list(home.folder("lists"), Path(decision.list_file).stem, key)
+            return NameList(site.title, len(found.listed), tuple(map(_name_row, found.listed[:NAMES_SHOWN])))
     return None
 
 
-def _name_row(row: dict[str, str]) -> NameRow:
-    reasons = tuple(row[f"reason_{place}"] for place in (1, 2, 3) if row[f"reason_{place}"])
-    return NameRow(row["customer"], float(row["score"]), int(row["decile"]), reasons)
+def _name_row(line: Listed) -> NameRow:
+    return NameRow(line.customer, line.score, line.decile, tuple(reason for reason in line.reasons if reason))

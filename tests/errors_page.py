@@ -41,6 +41,8 @@ FIXED = {
     "CSL-R000": "All that a coordinator sees of a refusal; the reason stands in the institution's ledger.",
     "CSL-C100": "Several faults in an institution's tables at once, each listed with its own code.",
     "CSL-P403": "The study would take more than is left of the period's budget.",
+    "CSL-P404": "The study would take more than is left of the life budget.",
+    "CSL-P412": "The study would take more than is left of its purpose's budget.",
     "CSL-P513": "The ledger's file cannot be read or written.",
 }
 

@@ -25,7 +25,7 @@ from server.app import build_app
 from simulations.local_grid import LocalGrid, run_study
 root = Path(sys.argv[1])
 shelf = make_app(VaultShelf())
-nodes = {n: (shelf, {"home": str(root / m), "plain-keys": True}) for n, m in enumerate(("alder", "birch", "cedar"), 1)}
+nodes = {n: (shelf, {"home": str(root / m)}) for n, m in enumerate(("alder", "birch", "cedar"), 1)}
 config = {"coordinator-home": str(root / "coordinator"), "study": "propensity", "allow-plain-key": True}
 with LocalGrid(nodes) as grid:
     run_study(build_app(lambda event: print(type(event).__name__, flush=True)), grid, config)
@@ -66,6 +66,7 @@ def test_everybody_killed_in_the_middle_of_a_study_goes_on_and_pays_once(tmp_pat
         with LedgerReader.read(home.ledger_file, town.key(member)) as ledger:
             kinds = [entry.body.kind for entry in ledger.entries()]
         assert (kinds.count("reserve"), kinds.count("release"), kinds.count("close")) == (1, 33, 1)
+        assert (kinds.count("consent"), kinds.count("witness"), kinds.count("refuse")) == (1, 1, 0)
 
 
 def test_the_demo_interrupted_from_the_keyboard_says_so_and_can_be_run_again(tmp_path):

@@ -13,9 +13,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
+from client.home import Home
+from client.witness import Witness
 from federation.charter import Charter, Declaration, Member, PinnedContract
 from federation.contract import CategoricalColumn, FeatureContract, FlagColumn, Label, NumericColumn
 from federation.encoding import sha256_hex
+from federation.errors import ConsilienceError
 from federation.messages import (
     Acknowledged,
     EvaluateRelease,
@@ -40,13 +43,15 @@ from federation.study import HashHoldout, LogisticModel, StudyDraft, StudySpec, 
 from server.coordinator import Derive, Office
 from server.events import Event
 from simulations.local_grid import Fault, LocalGrid
+from tests.logs import FakeLog
 
 os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
 os.environ["FLWR_DISABLE_UPDATE_CHECK"] = "1"
 
 SIZES = {"alpha": 1000, "beta": 2000, "gamma": 3000, "delta": 1500}
 ROUNDS = 4
-TYPES = ("query.hello", "query.offer", "train", "evaluate", "query.model", "query.receipts")
+ENTRIES = 6
+TIME = 1_800_000_000
 Edit = Callable[["FakeVault", RecordDict, RecordDict], RecordDict]
 
 
@@ -126,6 +131,20 @@ class FakeVault:
     seen: list[Receipts] = field(default_factory=list)
     mode: str = "fedsgd"
     lock: threading.Lock = field(default_factory=threading.Lock)
+    home: Path | None = None
+    log: FakeLog = field(init=False)
+    witness: Witness | None = None
+
+    def __post_init__(self) -> None:
+        self.log = FakeLog(self.member, (public_hex(self.key),))
+        self.log.write(ENTRIES)
+        self.open()
+
+    def open(self) -> None:
+        """Start the vault anew, on the ledger that it has."""
+        self.kept.clear()
+        if self.home is not None:
+            self.witness = Witness(Home(self.home), self.log, self.charter, self.key, self.member, lambda: TIME)
 
     @property
     def key(self) -> Ed25519PrivateKey:
@@ -141,6 +160,9 @@ class FakeVault:
         app.query("offer")(answer)
         app.query("model")(answer)
         app.query("receipts")(answer)
+        app.query("head")(answer)
+        app.query("cosign")(answer)
+        app.query("cosigned")(answer)
         app.train()(answer)
         app.evaluate()(answer)
         return app
@@ -150,12 +172,29 @@ class FakeVault:
             header = bytes(request["consilience"]["header"])
             if header not in self.kept:
                 self.work.append(kind)
-                self.kept[header] = getattr(self, f"_{kind.removeprefix('query.')}")(request)
+                self.kept[header] = self._computed(kind, request)
             reply = self.kept[header]
         return self.edits[kind](self, request, reply) if kind in self.edits else reply
 
+    def _computed(self, kind: str, request: RecordDict) -> RecordDict:
+        try:
+            return getattr(self, f"_{kind.removeprefix('query.')}")(request)
+        except ConsilienceError:
+            return pack(self.key, Refusal(member=self.member))
+
+    def _head(self, request: RecordDict) -> RecordDict:
+        return self.witness.head(request)
+
+    def _cosign(self, request: RecordDict) -> RecordDict:
+        return self.witness.cosign(request)
+
+    def _cosigned(self, request: RecordDict) -> RecordDict:
+        return self.witness.keep(request)
+
     def _hello(self, request: RecordDict) -> RecordDict:
         hello, _ = unpack(request, Hello, self.charter.coordinator_key)
+        if self.witness is not None:
+            self.witness.compare(hello.note)
         return pack(self.key, Identity(member=self.member, charter=hello.charter, nonce=hello.nonce))
 
     def _offer(self, request: RecordDict) -> RecordDict:
@@ -268,12 +307,22 @@ class FakeFederation:
             members=members,
             contracts=(PinnedContract(name="shoppers", sha256=agreed.digest()),),
         )
-        return cls(folder, charter, agreed, {name: FakeVault(name, charter, size) for name, size in sizes.items()})
+        return cls(
+            folder,
+            charter,
+            agreed,
+            {name: FakeVault(name, charter, size, home=folder / "homes" / name) for name, size in sizes.items()},
+        )
 
     @property
     def office(self) -> Office:
         return Office(
-            self.charter, self.contract, key_of("coordinator"), self.folder / "checkpoints", self.folder / "registry"
+            self.charter,
+            self.contract,
+            key_of("coordinator"),
+            self.folder / "checkpoints",
+            self.folder / "registry",
+            self.folder / "witness",
         )
 
     def node(self, member: str) -> int:

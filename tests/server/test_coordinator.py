@@ -41,7 +41,14 @@ def federation(tmp_path: Path) -> FakeFederation:
 
 
 def run(
-    federation: FakeFederation, faults=None, stop_at=None, derive=None, roster_seconds=20.0, **changes
+    federation: FakeFederation,
+    faults=None,
+    stop_at=None,
+    derive=None,
+    roster_seconds=20.0,
+    grant_seconds=0.0,
+    clock=None,
+    **changes,
 ) -> PublishedModel:
     def on_event(event: Event) -> None:
         federation.events.append(event)
@@ -56,7 +63,9 @@ def run(
             derive=derive or short(),
             on_event=on_event,
             roster_seconds=roster_seconds,
+            grant_seconds=grant_seconds,
             nonce=lambda: "ab" * 16,
+            clock=clock,
         )
 
 
@@ -81,6 +90,10 @@ def test_a_study_ends_with_the_model_in_every_vault(federation: FakeFederation) 
             "evaluate",
             "query.model",
             "query.receipts",
+            "query.head",
+            "query.cosign",
+            "query.cosign",
+            "query.cosigned",
         ]
         assert {item.receipt.model for item in vault.seen[0].receipts} == {card.model}
     assert not list((federation.folder / "checkpoints").iterdir())
@@ -266,7 +279,7 @@ def test_refusals_leave_members_out_and_too_many_stop_the_study(federation: Fake
     card = run(federation).card
     assert [item.member for item in card.participants] == ["beta", "delta", "gamma"]
     assert federation.happened(GrantsReceived)[0].declined == ("alpha",)
-    assert federation.vaults["alpha"].work == ["query.hello", "query.offer"]
+    assert federation.vaults["alpha"].work[:3] == ["query.hello", "query.offer", "query.head"]
     federation.vaults["beta"].edits["query.offer"] = refuse
     with pytest.raises(FederationError, match="CSL-S503"):
         run(federation, name="summer")
@@ -393,4 +406,4 @@ def test_a_draft_that_does_not_fit_names_every_problem(federation: FakeFederatio
 
 def test_another_key_than_the_charters_is_refused(federation: FakeFederation) -> None:
     with pytest.raises(IntegrityError, match="CSL-S102"):
-        Office(federation.charter, federation.contract, key_of("alpha"), federation.folder, federation.folder)
+        Office(federation.charter, federation.contract, key_of("alpha"), *[federation.folder] * 3)

@@ -12,11 +12,18 @@ from hypothesis import strategies as st
 from client.cohort import load_cohort
 from client.config import load_node
 from client.home import Home
+from client.policy_files import read_signatures
+from client.unlock import unlock
 from client.vault import Vault
 from federation.contract import FeatureContract
 from federation.document import load_yaml
 from federation.errors import StorageError
+from federation.signing import public_hex
 from federation.study import StudyDraft
+from privacy.keys import load_identity
+from privacy.ledger import LedgerReader, verify
+from privacy.ledger.authority import check_authority
+from privacy.policy import Policy
 from simulations.datasets import consent
 from simulations.institutions import Federation, Founding, found, policy
 from simulations.sites import BANKS, SHOPS, TEST_POSITION, Site
@@ -123,10 +130,28 @@ def test_logs_in_three_formats_give_the_same_features(federation: Federation, si
 
 def test_a_vault_opens_on_every_home(federation: Federation) -> None:
     for member, home in federation.homes.items():
-        vault = Vault.open(home.root, allow_plain=True)
+        vault = Vault.open(home.root, unlock(home))
         assert vault.member == member
-        for key in (home.identity_key, home.holdout_key):
+        for key in (home.identity_key, home.holdout_key, home.store_key):
             assert stat.S_IMODE(key.stat().st_mode) == 0o600
+
+
+def test_every_policy_is_in_force_signed_by_two_officers_and_lets_its_study_through(federation: Federation) -> None:
+    for member, home in federation.homes.items():
+        key = federation.charter.member(member).key
+        assert verify(home.ledger_file, key).valid
+        with LedgerReader.read(home.ledger_file, key) as ledger:
+            policy_in_force = ledger.policy()
+        written = load_yaml(home.policy_file, Policy)
+        signatures = read_signatures(home.policy_file, written)
+        assert policy_in_force == written
+        check_authority(None, written, signatures)
+        assert {item.key for item in signatures} == {officer.key for officer in written.officers}
+        assert len(written.officers) == 2 and written.studies[0].automatic_epsilon == written.studies[0].max_epsilon
+        for officer in written.officers:
+            path = federation.root / "officers" / f"{member}-{officer.id}.key"
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600
+            assert public_hex(load_identity(path, use="officer", allow_plain=True)) == officer.key
 
 
 def test_the_charter_declares_public_round_numbers(federation: Federation) -> None:
@@ -169,7 +194,7 @@ def test_delta_stays_below_its_limit_and_close_to_it(size: int) -> None:
 @pytest.mark.parametrize("site", [*BANKS, *SHOPS], ids=lambda site: site.id)
 def test_every_policy_is_valid_and_differs_in_epsilon(site: Site) -> None:
     draft = CHURN if site.window else PROPENSITY
-    document = policy(site, draft)
+    document = policy(site, draft, ["1" * 64, "2" * 64])
     assert 1.0 <= document.studies[0].max_epsilon <= 4.0
     assert document.studies[0].holdout == draft.holdout
     assert json.loads(document.canonical())["institution"] == site.id

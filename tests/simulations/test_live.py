@@ -12,10 +12,12 @@ from server.events import (
     RoundDone,
     RoundStarted,
     StudySigned,
+    Witnessed,
 )
 from simulations.live import PLAIN_EVERY, LiveView
 
 MEMBERS = ("north", "south")
+WITNESSED = (Witnessed("north", 9, ("south", "west"), True), Witnessed("south", 12, ("north",), True))
 
 
 def story(rounds: int) -> list[Event]:
@@ -30,6 +32,7 @@ def story(rounds: int) -> list[Event]:
         Evaluated(MEMBERS, 0.7, (0.65, 0.75)),
         Evaluated(MEMBERS, None, None),
         Delivered(MEMBERS, True),
+        *WITNESSED,
     ]
 
 
@@ -53,6 +56,17 @@ def test_plain_lines_where_nobody_watches() -> None:
     assert "AUC 0.700 (0.650 to 0.750)" in text
     assert "nothing is said" in text
     assert "all hold the same model" in text
+
+
+def test_ledgers_are_called_witnessed_when_all_are() -> None:
+    line = "2 ledgers' heads witnessed by the coordinator and by others, at least 1 each"
+    assert shown(False, 3).count(line) == 1
+    for last in ([], [Witnessed("south", 12, ("north",), False)], [Witnessed("south", 12, (), True)]):
+        out = io.StringIO()
+        with LiveView(Console(file=out, width=120)) as view:
+            for event in [*story(3)[:-1], *last]:
+                view.event(event)
+        assert "witnessed" not in out.getvalue()
 
 
 def test_a_terminal_sees_a_bar_and_no_line_a_round() -> None:
