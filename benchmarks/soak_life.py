@@ -33,9 +33,9 @@ SLOT = {
     "id": "one",
     "purpose": PURPOSE,
     "contract": "shop",
-    "noise_multiplier": NOISE,
+    "noise_multiplier": NOISE * ROUNDS**0.5,
     "sampling_rate": 1.0,
-    "steps": 1,
+    "steps": ROUNDS,
     "histogram_sigma": NOISE,
 }
 
@@ -227,7 +227,7 @@ def _approve(ledger: Ledger, rid: str, document: Policy, key: Ed25519PrivateKey)
 
 def _reserve(ledger: Ledger, rid: str, document: Policy) -> None:
     charges: dict[Account, tuple[PrivacyEvent, ...]] = {
-        "training": (SubsampledGaussian(noise_multiplier=NOISE, sampling_rate=1.0, steps=1),),
+        "training": (SubsampledGaussian(noise_multiplier=NOISE * ROUNDS**0.5, sampling_rate=1.0, steps=ROUNDS),),
         "holdout": (DiscreteGaussianHistogram(sigma=NOISE, count=1),),
     }
     terms = Terms(

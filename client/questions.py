@@ -37,6 +37,8 @@ class Question:
         Whether it may stay open.
     assumed:
         Whether its default also holds where nobody can be asked.
+    form:
+        What an answer must be whose type is a pattern, in words.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Question:
     several: bool = False
     optional: bool = False
     assumed: bool = False
+    form: str = "of small letters, digits, underscores (and points, for purposes and consents), and begin with a letter"
 
     def value(self, text: str) -> Any:  # noqa: ANN401 - of the question's own type
         """Return the answer in its type. Raises ValueError in words where it does not fit."""
@@ -57,7 +60,9 @@ class Question:
         try:
             return TypeAdapter(self.kind, config=_PLAIN).validate_strings(text)
         except ValidationError as error:
-            raise ValueError(error.errors(include_url=False, include_input=False)[0]["msg"]) from error
+            first = error.errors(include_url=False, include_input=False)[0]
+            message = f"It must be {self.form}" if first["type"] == "string_pattern_mismatch" else first["msg"]
+            raise ValueError(message) from error
 
 
 ONE = (
@@ -126,7 +131,7 @@ ONE = (
 MANY: dict[str, tuple[Question, ...]] = {
     "officer": (
         Question("id", "An officer's name", Name),
-        Question("key", "Her public key: 64 hexadecimal digits, or her key file", Hex32),
+        Question("key", "Her public key: 64 hexadecimal digits, or her key file", Hex32, form="64 hexadecimal digits"),
     ),
     "purpose": (
         Question("id", "Why may customer data be used? A short name", Purpose, "marketing.churn"),
@@ -154,7 +159,13 @@ MANY: dict[str, tuple[Question, ...]] = {
             Annotated[float, Limit(ge=0, le=100)],
             "0.0",
         ),
-        Question("holdout", "Who tests the model? hash:SHARE or position:NUMBER, for good", Held, "hash:0.2"),
+        Question(
+            "holdout",
+            "Who tests the model? hash:SHARE or position:NUMBER, for good",
+            Held,
+            "hash:0.2",
+            form="such as hash:0.2 or position:36168",
+        ),
     ),
     "slot": (
         Question("id", "A name for a slot of the plan", Name),

@@ -99,7 +99,7 @@ def require(home: Home, *roles: Role) -> Actor:
     ------
     PolicyError
         CSL-C542 when the person has none of them, CSL-C543 when roles.yaml can be changed by others, CSL-C544 when it cannot be
-        told who acts.
+        told who acts: also where the home is not that of the process's user.
     StorageError
         CSL-C550 when the home cannot be looked at.
     DocumentError
@@ -147,11 +147,13 @@ def _owner(root: Path) -> int:
 def _acting_uid(owner: int) -> int:
     """Return the user behind the process: behind sudo to the home's owner the one whom sudo names, else the process's own.
 
-    sudo sets both variables itself, whatever its caller's environment holds. For any other user than the home's owner they
-    are not looked at: there they would only say what that user likes to be called.
+    sudo sets both variables itself, whatever its caller's environment holds. Any other user than the home's owner is refused: a folder
+    of his own, with a roles.yaml of his own and links to the vault's files, would otherwise let sudo act for him in every role.
     """
     own, behind = os.getuid(), os.environ.get("SUDO_UID")
-    if behind is None or own != owner or os.geteuid() != owner:
+    if own != owner or os.geteuid() != owner:
+        raise _unclear("the home belongs to another user than the one who runs this")
+    if behind is None:
         return own
     if not (behind.isascii() and behind.isdigit() and len(behind) <= 10):
         raise _unclear("SUDO_UID holds no number")

@@ -99,6 +99,7 @@ class Vault:
         ledger.check_holdout_key(keys.holdout)
         self._witness = Witness(home, ledger, self._charter, keys.identity, self._node.member)
         self._witness.check_start()
+        self._last = _last_entry(ledger)
         self._purge()
 
     @classmethod
@@ -167,11 +168,20 @@ class Vault:
     def _check_ledger(self) -> None:
         """Refuse while the ledger is an older copy, or no longer the file in the home: somebody restores it while the vault runs."""
         check_unlocked(self._home)
-        if file_at(self._home.ledger_file) != self._ledger_file:
+        if file_at(self._home.ledger_file) != self._ledger_file or not self._goes_on():
             raise IntegrityError(
                 "CSL-C530", "The ledger's file was exchanged while the vault was running.", "Start the vault again."
             )
         self._witness.check_open()
+
+    def _goes_on(self) -> bool:
+        """Whether the entry that was the last one before is still there, and with it, as they are chained, all before it: an older copy
+        may be written into the very file."""
+        size, leaf = self._last
+        same = next(self._ledger.leaves(size - 1, size), None) == leaf
+        if same:
+            self._last = _last_entry(self._ledger)
+        return same
 
     def _purge(self) -> None:
         """Delete what is older than the policy's retention allows; what cannot be deleted now is tried again next time."""
@@ -392,6 +402,12 @@ class Vault:
 def where(error: BaseException) -> str:
     """Return an unforeseen error's type and the lines that led to it; its text may quote a customer's value and is left out."""
     return f"{type(error).__name__}\n{''.join(traceback.format_tb(error.__traceback__))}"
+
+
+def _last_entry(ledger: Ledger) -> tuple[int, bytes]:
+    """Return how many entries a ledger has, and the last one's leaf."""
+    state = ledger.state()
+    return state.size, bytes.fromhex(state.head)
 
 
 def file_at(path: Path) -> tuple[int, int] | None:

@@ -16,7 +16,11 @@ _PLAIN_TAGS = {
     f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "map", "seq", "timestamp")
 }
 
-_WORDS = {"missing": "this key is missing", "extra_forbidden": "unknown key"}
+_WORDS = {
+    "missing": "this key is missing",
+    "extra_forbidden": "unknown key",
+    "float_type": "Input should be a valid number (small ones with a point, as 1.0e-6)",
+}
 
 Path_ = tuple[int | str, ...]
 

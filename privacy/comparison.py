@@ -22,11 +22,14 @@ class Change:
         Whether the new policy allows or discloses `more`, or `less`, or is just different.
     budget:
         Whether a second officer must sign it: more may be spent, or fewer people watch over it.
+    fixed:
+        Whether no signature allows it: no later policy of the same ledger may change this.
     """
 
     text: str
     effect: Effect
     budget: bool
+    fixed: bool = False
 
 
 @dataclass(frozen=True)
@@ -36,10 +39,11 @@ class _Leaf:
     label: str
     way: Literal["up", "down", "neither"] = "neither"
     budget: bool = False
+    fixed: bool = False
 
 
 _LEAVES = {
-    "institution": _Leaf("The institution", budget=True),
+    "institution": _Leaf("The institution", budget=True, fixed=True),
     "version": _Leaf("The version"),
     "prev": _Leaf("The version before, by digest,"),
     "issued": _Leaf("The first day in force"),
@@ -47,10 +51,10 @@ _LEAVES = {
     "officers.*.key": _Leaf("The key of officer {0}", budget=True),
     "approval.eyes": _Leaf("The number of officers who must approve a study that waits", "down", True),
     "purposes.*.meaning": _Leaf("Purpose {0}: its meaning"),
-    "purposes.*.consent": _Leaf("Purpose {0}: the consent that a customer must have given"),
+    "purposes.*.consent": _Leaf("Purpose {0}: the consent that a customer must have given", budget=True),
     "purposes.*.budget.epsilon": _Leaf("Purpose {0}: the epsilon of its own budget", "up", True),
     "purposes.*.budget.delta": _Leaf("Purpose {0}: the delta of its own budget", "up", True),
-    "contact_consent": _Leaf("The consent without which nobody stands on a name list"),
+    "contact_consent": _Leaf("The consent without which nobody stands on a name list", budget=True),
     "studies.*.kind": _Leaf("Studies on {0}: their kind", budget=True),
     "studies.*.max_epsilon": _Leaf("Studies on {0}: the largest epsilon of a study", "up", True),
     "studies.*.max_delta": _Leaf("Studies on {0}: the largest delta of a study", "up", True),
@@ -63,18 +67,18 @@ _LEAVES = {
     "budget.period.days": _Leaf("The number of days of the period's budget", "down", True),
     "budget.period.epsilon": _Leaf("The epsilon of the period's budget", "up", True),
     "budget.period.delta": _Leaf("The delta of the period's budget", "up", True),
-    "budget.life.epsilon": _Leaf("The epsilon of the life budget, which is fixed for good,", "up", True),
-    "budget.life.delta": _Leaf("The delta of the life budget, which is fixed for good,", "up", True),
+    "budget.life.epsilon": _Leaf("The epsilon of the life budget, which is fixed for good,", "up", True, True),
+    "budget.life.delta": _Leaf("The delta of the life budget, which is fixed for good,", "up", True, True),
     "budget.slots.*.purpose": _Leaf("Slot {0}: its purpose", budget=True),
     "budget.slots.*.contract": _Leaf("Slot {0}: its contract", budget=True),
     "budget.slots.*.noise_multiplier": _Leaf("Slot {0}: the noise of a training step", "down", True),
     "budget.slots.*.sampling_rate": _Leaf("Slot {0}: the share of customers in a step", "up", True),
     "budget.slots.*.steps": _Leaf("Slot {0}: the number of steps", "up", True),
     "budget.slots.*.histogram_sigma": _Leaf("Slot {0}: the noise of the evaluation", "down", True),
-    "smallest_cohort": _Leaf("The smallest cohort", "down"),
-    "smallest_partners": _Leaf("The smallest number of partners", "down"),
+    "smallest_cohort": _Leaf("The smallest cohort", "down", True),
+    "smallest_partners": _Leaf("The smallest number of partners", "down", True),
     "aggregation": _Leaf("How replies are added up"),
-    "reply_grid_seconds": _Leaf("The time grid of replies, in seconds,", "down"),
+    "reply_grid_seconds": _Leaf("The time grid of replies, in seconds,", "down", True),
     "retention.name_lists_days": _Leaf("The number of days that name lists are kept", "up"),
     "retention.replies_days": _Leaf("The number of days that replies are kept", "up"),
     "retention.participation_days": _Leaf("The number of days that the record of who took part is kept", "up"),
@@ -139,13 +143,15 @@ def _leaf(pattern: str, subject: str, old: Any, new: Any) -> Change:  # noqa: AN
     before, after = _shown(old, new)
     label = leaf.label.format(subject)
     if leaf.way == "neither" or old is None or new is None:
-        return Change(f"{label} changes from {before} to {after}.", "other", leaf.budget)
+        return Change(f"{label} changes from {before} to {after}.", "other", leaf.budget, leaf.fixed)
     rises = new > old
     more = rises == (leaf.way == "up")
     verb = "rises" if rises else "falls"
     if isinstance(old, str):
         verb = "moves"
-    return Change(f"{label} {verb} from {before} to {after}.", "more" if more else "less", more and leaf.budget)
+    return Change(
+        f"{label} {verb} from {before} to {after}.", "more" if more else "less", more and leaf.budget, leaf.fixed
+    )
 
 
 def _list(path: _Path, subject: str, old: list[Any], new: list[Any]) -> Iterator[Change]:
@@ -183,7 +189,7 @@ def _whole(pattern: str, subject: str, old: dict[str, Any], new: dict[str, Any])
     """Name a choice that is fixed for the budget's life as a whole."""
     label = "The filter" if pattern == "budget.filter" else f"Studies on {subject}: who is held out"
     before, after = (" ".join(f"{key} {value}" for key, value in choice.items()) for choice in (old, new))
-    return Change(f"{label}, fixed for the budget's life, changes from {before} to {after}.", "other", True)
+    return Change(f"{label}, fixed for the budget's life, changes from {before} to {after}.", "other", True, True)
 
 
 def _shown(old: Any, new: Any) -> tuple[str, str]:  # noqa: ANN401 - any JSON value

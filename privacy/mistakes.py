@@ -158,7 +158,9 @@ def _plan_within(policy: Policy, what: str, epsilon: float, delta: float, purpos
 def _people(policy: Policy) -> list[str]:
     found = []
     if len(policy.officers) == 1:
-        found.append("only one officer is named: nobody can take her place, nor be the second where two must sign.")
+        found.append(
+            "only one officer is named: nobody can take her place, a backup can never be restored, and whomever she names as second signs what grows."
+        )
     if all(rule.automatic_epsilon == rule.max_epsilon for rule in policy.studies):
         found.append("everything is automatic: no person sees a study before it starts.")
     used = {name for rule in policy.studies for name in rule.purposes}

@@ -43,6 +43,7 @@ FIXED = {
     "CSL-P403": "The study would take more than is left of the period's budget.",
     "CSL-P404": "The study would take more than is left of the life budget.",
     "CSL-P412": "The study would take more than is left of its purpose's budget.",
+    "CSL-P623": "The ledger's table of releases is not what its entries give.",
     "CSL-P513": "The ledger's file cannot be read or written.",
 }
 
@@ -93,7 +94,9 @@ def collect() -> dict[str, dict[str, str]]:
         for path in sorted((ROOT / package).rglob("*.py")):
             tree = ast.parse(path.read_text())
             for code in literals(tree):
-                found.setdefault(code, {"package": package, "cause": "", "action": "", "exit": ""})
+                entry = found.setdefault(code, {"package": package, "cause": "", "action": "", "exit": ""})
+                if package == PACKAGES[code[4]]:  # another package may name it as well, in a finding or beside its own
+                    entry["package"] = package
             for code, cause, action, name in uses(tree):
                 entry = found[code]
                 if name in EXITS:

@@ -151,8 +151,8 @@ class Archive:
         DocumentError
             CSL-C690 when it is no pack at all.
         IntegrityError
-            CSL-P628 for an archive in another form: changed, cut off, with bytes before or after it; CSL-P629 for names that are
-            not allowed, or stand twice; CSL-P638 when it is too large.
+            CSL-C801 for an archive in another form: changed, cut off, with bytes before or after it; CSL-C802 for names that are
+            not allowed, or stand twice; CSL-C811 when it is too large.
         """
         try:
             handle = path.open("rb")
@@ -194,7 +194,7 @@ class Archive:
         Raises
         ------
         IntegrityError
-            CSL-P638 when it is larger; CSL-P630 when the archive was changed while it is read.
+            CSL-C811 when it is larger; CSL-C803 when the archive was changed while it is read.
         """
         if self.files[name].size > most:
             raise _too_large(name, most)
@@ -216,7 +216,7 @@ class Archive:
             yield block
         if found.hexdigest() != stored.sha256:
             raise IntegrityError(
-                "CSL-P630", f"{name} was changed while it was read.", "Copy the pack, and verify it again."
+                "CSL-C803", f"{name} was changed while it was read.", "Copy the pack, and verify it again."
             )
 
 
@@ -225,7 +225,7 @@ def _index(handle: BinaryIO) -> dict[str, Stored]:
     size = os.fstat(handle.fileno()).st_size
     if size > MAX_PACK_BYTES:
         raise IntegrityError(
-            "CSL-P638", f"It has {size} bytes; a pack has at most {MAX_PACK_BYTES}.", "Ask for a smaller one."
+            "CSL-C811", f"It has {size} bytes; a pack has at most {MAX_PACK_BYTES}.", "Ask for a smaller one."
         )
     files: dict[str, Stored] = {}
     directory: list[bytes] = []
@@ -275,19 +275,19 @@ def _read_content(handle: BinaryIO, name: str, crc: int, size: int) -> Stored:
         checksum = zlib.crc32(block, checksum)
         left -= len(block)
     if checksum != crc:
-        raise IntegrityError("CSL-P630", f"{name} was changed: its checksum is another.", _ASK)
+        raise IntegrityError("CSL-C803", f"{name} was changed: its checksum is another.", _ASK)
     return Stored(offset, size, found.hexdigest())
 
 
 def _check_name(name: str, last: str, count: int) -> None:
     if count >= MAX_FILES:
-        raise IntegrityError("CSL-P638", f"It has more than {MAX_FILES} files.", "Ask for a smaller one.")
+        raise IntegrityError("CSL-C811", f"It has more than {MAX_FILES} files.", "Ask for a smaller one.")
     if not _NAME.fullmatch(name):
-        raise IntegrityError("CSL-P629", f"The name {_shown(name)} is none that a pack may have.", _ASK)
+        raise IntegrityError("CSL-C802", f"The name {_shown(name)} is none that a pack may have.", _ASK)
     if name == last:
-        raise IntegrityError("CSL-P629", f"{name} stands twice.", _ASK)
+        raise IntegrityError("CSL-C802", f"{name} stands twice.", _ASK)
     if name < last:
-        raise IntegrityError("CSL-P629", f"{name} stands after {last}: twice, or out of order.", _ASK)
+        raise IntegrityError("CSL-C802", f"{name} stands after {last}: twice, or out of order.", _ASK)
 
 
 def _check_kind(handle: BinaryIO, path: Path) -> None:
@@ -341,7 +341,7 @@ def _lines(blocks: Iterable[bytes], name: str) -> Iterator[bytes]:
         if len(held) > MAX_LINE_BYTES:
             raise _too_large(f"a line of {name}", MAX_LINE_BYTES)
     if held:
-        raise IntegrityError("CSL-P631", f"{name} does not end with the end of a line.", _ASK)
+        raise IntegrityError("CSL-C804", f"{name} does not end with the end of a line.", _ASK)
 
 
 def _limited(content: bytes, name: str, most: int) -> bytes:
@@ -358,11 +358,11 @@ def _shown(name: str) -> str:
 
 
 def _malformed(what: str) -> IntegrityError:
-    return IntegrityError("CSL-P628", f"The archive is not as it was made: {what}.", _ASK)
+    return IntegrityError("CSL-C801", f"The archive is not as it was made: {what}.", _ASK)
 
 
 def _too_large(what: str, most: int) -> IntegrityError:
-    return IntegrityError("CSL-P638", f"{what} is larger than {most} bytes.", _ASK)
+    return IntegrityError("CSL-C811", f"{what} is larger than {most} bytes.", _ASK)
 
 
 def _unreadable(path: Path, error: OSError) -> StorageError:

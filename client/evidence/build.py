@@ -24,6 +24,8 @@ from client.evidence.manifest import (
     CONSENTS,
     CONTEXT,
     CONTRACTS,
+    EDGES,
+    EDGES_PROOFS,
     ENTRIES,
     GUIDE,
     MANIFEST,
@@ -176,6 +178,7 @@ class _Making:
         if self._span.first:
             self._folder.write(START, self._start.canonical())
         self._entries()
+        self._edges()
         self._contracts(sealed.charter)
         self._studies()
         note = self._note(sealed.charter)
@@ -204,6 +207,19 @@ class _Making:
                 if seq < self._span.end:
                     self._derived(parse(content), outputs)
                 self._step("Writing entries and proofs", seq + 1)
+
+    def _edges(self) -> None:
+        """Write the entries next to the run: their times show that it leaves nothing of its days out."""
+        seqs = [seq for seq in (self._span.first - 1, self._span.end) if 0 <= seq < self._size]
+        if not seqs:
+            return
+        with ExitStack() as stack:
+            store = Store.open(self._home.ledger_file, write=False)
+            stack.callback(store.close)
+            entries, proofs = (stack.enter_context(self._folder.create(name)) for name in (EDGES, EDGES_PROOFS))
+            for row in filter(None, map(store.at, seqs)):
+                entries.write(entry_line(row[3], row[5]))
+                proofs.write(proof_line(row[0], self._audit.tree.inclusion(row[0], self._size)))
 
     def _belongs(self, seq: int, kind: str, rid: str | None) -> bool:
         """Return whether an entry outside the run is something that the run rests on."""

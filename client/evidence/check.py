@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from hashlib import sha256
-from itertools import zip_longest
+from itertools import islice, zip_longest
 from typing import TypeVar
 
 from client.evidence.archive import Files
@@ -14,6 +14,8 @@ from client.evidence.manifest import (
     AROUND,
     AROUND_PROOFS,
     CONSENTS,
+    EDGES,
+    EDGES_PROOFS,
     ENTRIES,
     MAX_START_BYTES,
     PROOFS,
@@ -149,6 +151,7 @@ class LedgerPart:
             self._check_start(start)
             self._entries(audit)
             keys = self._after(audit, held, around)
+            self._check_edges(start, keys)
             self._check_heads(audit)
             self._check_end(audit, keys, start)
         except BaseException:
@@ -165,7 +168,7 @@ class LedgerPart:
             return State()
         start = read_document(self._files, START, State, MAX_START_BYTES)
         if start.size != self._manifest.first or len(start.frontier) != start.size.bit_count():
-            raise IntegrityError("CSL-P639", "The totals are for another entry than the first.", _ASK)
+            raise IntegrityError("CSL-C812", "The totals are for another entry than the first.", _ASK)
         return start
 
     def _check_start(self, start: State) -> None:
@@ -174,31 +177,53 @@ class LedgerPart:
             return
         told = (self._keys, *self._policy, self._losses, self._losses > 0)
         if told != (start.keys, start.policy_digest, start.policy, start.restores, start.exhausted):
-            self._add("CSL-P639", None, "The totals do not agree with the entries of the context.", START)
+            self._add("CSL-C812", None, "The totals do not agree with the entries of the context.", START)
         if start.member != self._manifest.member or start.head == NO_ENTRY:
-            self._add("CSL-P639", None, "The totals are another institution's.", START)
+            self._add("CSL-C812", None, "The totals are another institution's.", START)
 
     def _around(self) -> Iterator[Outside]:
         """Yield the context's entries, each with its number and proof checked."""
-        if AROUND not in self._files.names or AROUND_PROOFS not in self._files.names:
-            return
         last = -1
-        for line, proof in zip_longest(self._files.lines(AROUND), self._files.lines(AROUND_PROOFS)):
+        for outside in self._outside(AROUND, AROUND_PROOFS):
+            seq = outside.body.seq
+            if seq <= last or self._manifest.first <= seq < self._manifest.end:
+                self._add("CSL-C810", seq, "The entry stands out of order, or belongs to the extract.", AROUND)
+            last = seq
+            yield outside
+
+    def _outside(self, entries: str, proofs: str) -> Iterator[Outside]:
+        """Yield the entries of a file, each with its proof checked; none where the files are not there."""
+        if entries not in self._files.names or proofs not in self._files.names:
+            return
+        for line, proof in zip_longest(self._files.lines(entries), self._files.lines(proofs)):
             if line is None or proof is None:
-                self._add("CSL-P633", None, "There are not as many proofs as entries.", AROUND_PROOFS)
+                self._add("CSL-C806", None, "There are not as many proofs as entries.", proofs)
                 return
             content, signature = parse_entry_line(line)
             body = parse(content)
-            if body.seq <= last or self._manifest.first <= body.seq < self._manifest.end:
-                self._add("CSL-P637", body.seq, "The entry stands out of order, or belongs to the extract.", AROUND)
-            self._check_proof(body.seq, leaf_hash(content), proof, AROUND_PROOFS)
-            last = body.seq
+            self._check_proof(body.seq, leaf_hash(content), proof, proofs)
             yield Outside(body, content, signature)
 
-    def _check_signature(self, outside: Outside) -> None:
-        key = self._keys[-1].key if self._keys else "0" * 64
-        if not signed(key, SIGNING_PREFIX, outside.content, outside.signature):
-            self._add("CSL-P615", outside.body.seq, "The signature is not the institution's over this body.", AROUND)
+    def _check_edges(self, start: State, keys: tuple[KeySince, ...]) -> None:
+        """Check by the entries next to the run that it leaves out nothing of the days that the manifest names."""
+        found = list(islice(self._outside(EDGES, EDGES_PROOFS), 3))
+        if tuple(item.body.seq for item in found) != self._manifest.edges:
+            self._add("CSL-C804", None, "The entries next to the extract are not there.", EDGES)
+        until = self._manifest.until
+        for item in found:
+            seq, ts = item.body.seq, item.body.ts
+            self._check_signature(item, next((key.key for key in reversed(keys) if key.seq <= seq), None), EDGES)
+            if seq < self._manifest.first and (leaf_hash(item.content).hex(), ts) != (start.head, start.ts):
+                self._add("CSL-C812", seq, "The totals do not follow this entry.", START)
+            if seq >= self._manifest.end and (until is None or _day(ts) <= until):
+                self._add("CSL-C804", seq, "The extract ends before the days that the manifest names.", EDGES)
+
+    def _check_signature(self, outside: Outside, key: str | None, file: str = AROUND) -> None:
+        if not signed(key or "0" * 64, SIGNING_PREFIX, outside.content, outside.signature):
+            self._add("CSL-P615", outside.body.seq, "The signature is not the institution's over this body.", file)
+
+    def _key_now(self) -> str | None:
+        return self._keys[-1].key if self._keys else None
 
     def _rotate(self, body: Rotate, file: str) -> None:
         """Check a change of key outside the run, and follow it."""
@@ -213,7 +238,7 @@ class LedgerPart:
         except IntegrityError:
             chained = False
         if not chained or said.prev != body.prev:
-            self._add("CSL-P637", body.seq, "The change of key does not follow from the key before.", file)
+            self._add("CSL-C810", body.seq, "The change of key does not follow from the key before.", file)
         self._keys = (*self._keys, KeySince(seq=body.seq + 1, key=said.new))
 
     def _before(self, outside: Outside, audit: Audit) -> None:
@@ -221,7 +246,7 @@ class LedgerPart:
         body = outside.body
         if isinstance(body, Genesis) and body.seq == 0:
             self._keys = (KeySince(seq=0, key=body.data.key),)
-        self._check_signature(outside)
+        self._check_signature(outside, self._key_now())
         if isinstance(body, Rotate):
             self._rotate(body, AROUND)
         elif isinstance(body, PolicyEntry):
@@ -237,7 +262,7 @@ class LedgerPart:
         seq = self._manifest.first
         for line, proof in zip_longest(self._files.lines(ENTRIES), self._files.lines(PROOFS)):
             if line is None or proof is None:
-                self._add("CSL-P633", seq, "There are not as many proofs as entries.", PROOFS)
+                self._add("CSL-C806", seq, "There are not as many proofs as entries.", PROOFS)
                 break
             content, signature = parse_entry_line(line)
             body = audit.entry(seq, content, signature)
@@ -249,23 +274,23 @@ class LedgerPart:
             self._read += 1
             self._progress(self._read)
         if seq != self._manifest.end:
-            self._add("CSL-P631", None, f"The extract ends at entry {seq}; the manifest says {self._manifest.end}.")
+            self._add("CSL-C804", None, f"The extract ends at entry {seq}; the manifest says {self._manifest.end}.")
         self._gathered.end(audit.state)
 
     def _check_proof(self, seq: int, leaf: bytes, line: bytes, file: str) -> None:
         number, proof = parse_proof_line(line)
         if number != seq or not verify_inclusion(leaf, seq, self._manifest.head.size, proof, self._root):
-            self._add("CSL-P633", seq, "The proof does not show that the entry is in the tree.", file)
+            self._add("CSL-C806", seq, "The proof does not show that the entry is in the tree.", file)
 
     def _after(self, audit: Audit, held: Outside | None, around: Iterator[Outside]) -> tuple[KeySince, ...]:
         """Follow the changes of key after the run up to the ledger's head, and return all keys."""
         self._keys = audit.state.keys
         while held is not None:
-            self._check_signature(held)
+            self._check_signature(held, self._key_now())
             if isinstance(held.body, Rotate) and held.body.seq >= self._manifest.end:
                 self._rotate(held.body, AROUND)
             else:
-                self._add("CSL-P637", held.body.seq, "The entry is no part of what the extract rests on.", AROUND)
+                self._add("CSL-C810", held.body.seq, "The entry is no part of what the extract rests on.", AROUND)
             held = next(around, None)
         return self._keys
 
@@ -275,27 +300,27 @@ class LedgerPart:
         proven = {item.size: item for item in self._manifest.consistency}
         needed = {size for size in (self._manifest.first, end) if 0 < size < head.size}
         if not needed <= proven.keys() or len(proven) != len(self._manifest.consistency):
-            self._add("CSL-P633", None, "The proof from the extract to the ledger's head is missing.", "manifest.json")
+            self._add("CSL-C806", None, "The proof from the extract to the ledger's head is missing.", "manifest.json")
         if end == head.size and audit.head != TreeHead(end, head.root):
-            self._add("CSL-P633", None, "The entries do not add up to the ledger's head.")
+            self._add("CSL-C806", None, "The entries do not add up to the ledger's head.")
         for item in proven.values():
             old, proof = bytes.fromhex(item.root), tuple(map(bytes.fromhex, item.proof))
             if not verify_consistency(item.size, head.size, old, self._root, proof):
                 what = f"The head over {item.size} entries is not shown to be the beginning of the pack's."
-                self._add("CSL-P633", None, what, "manifest.json")
+                self._add("CSL-C806", None, what, "manifest.json")
             found = audit.tree.root(item.size)
             if found is not None and found != old:
                 what = f"The head over {item.size} entries is not that of these entries."
-                self._add("CSL-P633", None, what, "manifest.json")
+                self._add("CSL-C806", None, what, "manifest.json")
 
     def _check_end(self, audit: Audit, keys: tuple[KeySince, ...], start: State) -> None:
         manifest, state = self._manifest, audit.state
         if keys != manifest.keys:
-            self._add("CSL-P631", None, "The keys are not those of the ledger.", "manifest.json")
+            self._add("CSL-C804", None, "The keys are not those of the ledger.", "manifest.json")
         if manifest.as_of < state.ts or (manifest.end == manifest.head.size and manifest.as_of != state.ts):
-            self._add("CSL-P631", None, "The time is not the ledger's.", "manifest.json")
+            self._add("CSL-C804", None, "The time is not the ledger's.", "manifest.json")
         if state.member != manifest.member:
-            self._add("CSL-P631", None, "The ledger is another institution's.", "manifest.json")
+            self._add("CSL-C804", None, "The ledger is another institution's.", "manifest.json")
         self._check_range(start, state)
 
     def _check_range(self, start: State, end: State) -> None:
@@ -306,7 +331,7 @@ class LedgerPart:
         late = until is not None and _day(end.ts) > until
         short = since is not None and start.size > 0 and _day(start.ts) >= since
         if early or late or short or (since is None and start.size > 0):
-            self._add("CSL-P631", None, "The entries are not those of the days that it names.", "manifest.json")
+            self._add("CSL-C804", None, "The entries are not those of the days that it names.", "manifest.json")
 
 
 def read_document(files: Files, name: str, model: type[D], most: int) -> D:
@@ -315,14 +340,14 @@ def read_document(files: Files, name: str, model: type[D], most: int) -> D:
     Raises
     ------
     DocumentError
-        CSL-P631 when it is missing, or another.
+        CSL-C804 when it is missing, or another.
     """
     if name not in files.names:
-        raise DocumentError("CSL-P631", f"{name} is missing.", _ASK)
+        raise DocumentError("CSL-C804", f"{name} is missing.", _ASK)
     try:
         return model.from_canonical(files.read(name, most))
     except DocumentError as error:
-        raise DocumentError("CSL-P631", f"{name}: {error.cause}", _ASK) from error
+        raise DocumentError("CSL-C804", f"{name}: {error.cause}", _ASK) from error
 
 
 def _day(ts: int) -> date:

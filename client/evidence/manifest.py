@@ -21,10 +21,27 @@ MANIFEST, SIGNATURE = "manifest.json", "manifest.sig"
 REPORT, GUIDE, CHARTER, NOTE = "report.html", "VERIFY.md", "charter.json", "witness/own.note"
 ENTRIES, PROOFS = "ledger/entries.txt", "ledger/proofs.txt"
 AROUND, AROUND_PROOFS = "ledger/context.txt", "ledger/context-proofs.txt"
+EDGES, EDGES_PROOFS = "ledger/edges.txt", "ledger/edges-proofs.txt"
 START = "ledger/start.json"
 APPROVALS, CONSENTS = "approvals.txt", "consents.txt"
 POLICIES, STUDIES, MODELS, CONTRACTS = "policies", "studies", "models", "contracts"
-FIXED = frozenset((REPORT, GUIDE, CHARTER, NOTE, ENTRIES, PROOFS, AROUND, AROUND_PROOFS, START, APPROVALS, CONSENTS))
+FIXED = frozenset(
+    (
+        REPORT,
+        GUIDE,
+        CHARTER,
+        NOTE,
+        ENTRIES,
+        PROOFS,
+        AROUND,
+        AROUND_PROOFS,
+        EDGES,
+        EDGES_PROOFS,
+        START,
+        APPROVALS,
+        CONSENTS,
+    )
+)
 MAX_MANIFEST_BYTES = 16 << 20
 MAX_DOCUMENT_BYTES = 4 << 20
 MAX_START_BYTES = 16 << 20
@@ -91,6 +108,11 @@ class Manifest(Document):
         """Whether the pack holds the whole ledger."""
         return self.first == 0 and self.end == self.head.size
 
+    @property
+    def edges(self) -> tuple[int, ...]:
+        """The numbers of the entries next to the run, which show that it is all of its days: the one before, the one after."""
+        return tuple(seq for seq in (self.first - 1, self.end) if 0 <= seq < self.head.size)
+
 
 def claims_of(first: int) -> tuple[str, ...]:
     """Return what a pack claims that begins with entry `first`."""
@@ -113,18 +135,18 @@ def proof_line(seq: int, proof: Proof) -> bytes:
 
 
 def parse_entry_line(line: bytes) -> tuple[bytes, bytes]:
-    """Return an entry's bytes and its signature. Raises DocumentError CSL-P631."""
+    """Return an entry's bytes and its signature. Raises DocumentError CSL-C804."""
     match = _ENTRY.fullmatch(line)
     if match is None:
-        raise DocumentError("CSL-P631", "A line holds no signature and entry.", "Ask for the pack again.")
+        raise DocumentError("CSL-C804", "A line holds no signature and entry.", "Ask for the pack again.")
     return match[2], bytes.fromhex(match[1].decode())
 
 
 def parse_proof_line(line: bytes) -> tuple[int, Proof]:
-    """Return an entry's number and its inclusion proof. Raises DocumentError CSL-P631."""
+    """Return an entry's number and its inclusion proof. Raises DocumentError CSL-C804."""
     match = _PROOF.fullmatch(line)
     if match is None:
-        raise DocumentError("CSL-P631", "A line holds no number and proof.", "Ask for the pack again.")
+        raise DocumentError("CSL-C804", "A line holds no number and proof.", "Ask for the pack again.")
     hashes = bytes.fromhex(match[2].decode())
     return int(match[1]), tuple(hashes[at : at + HASH_BYTES] for at in range(0, len(hashes), HASH_BYTES))
 

@@ -13,6 +13,8 @@ from client.evidence.manifest import (
     AROUND_PROOFS,
     CHARTER,
     CONTRACTS,
+    EDGES,
+    EDGES_PROOFS,
     ENTRIES,
     FIXED,
     MANIFEST,
@@ -118,12 +120,12 @@ def check_papers(files: Files, manifest: Manifest, checked: Checked, findings: F
         try:
             _check_file(files, name, checked, papers)
         except ConsilienceError as error:
-            findings.add("CSL-P635", None, fault(error), name)
+            findings.add("CSL-C808", None, fault(error), name)
     _check_deliveries(files, papers, findings)
     try:
         papers.note = _note(files, manifest, papers.charter, checked.keys)
     except ConsilienceError as error:
-        findings.add("CSL-P635", None, fault(error), NOTE)
+        findings.add("CSL-C808", None, fault(error), NOTE)
     return papers
 
 
@@ -131,7 +133,7 @@ def _charter(files: Files, manifest: Manifest) -> Charter:
     sealed = read_document(files, CHARTER, SealedCharter, MAX_DOCUMENT_BYTES)
     charter = open_charter(sealed, manifest.charter)
     if charter.federation != manifest.federation:
-        raise IntegrityError("CSL-P635", "The charter is another federation's.", _ASK)
+        raise IntegrityError("CSL-C808", "The charter is another federation's.", _ASK)
     charter.member(manifest.member)
     return charter
 
@@ -141,15 +143,18 @@ def _check_names(files: Files, manifest: Manifest, findings: Findings) -> None:
     needed = {ENTRIES, PROOFS, CHARTER}
     if manifest.first:
         needed |= {START, AROUND, AROUND_PROOFS}
+    if manifest.edges:
+        needed |= {EDGES, EDGES_PROOFS}
     for name in sorted(needed - set(files.names)):
-        findings.add("CSL-P629", None, "The file is missing.", name)
+        findings.add("CSL-C802", None, "The file is missing.", name)
     for name in files.names:
         pattern = any(item.fullmatch(name) for item in (_STUDY, _MODEL, _CONTRACT))
         listed = name in (MANIFEST, SIGNATURE) or name in FIXED or name.startswith(f"{POLICIES}/")
-        if not (pattern or listed) or (name == START and not manifest.first):
-            findings.add("CSL-P629", None, "No pack holds such a file.", name)
+        idle = (name == START and not manifest.first) or (name in (EDGES, EDGES_PROOFS) and not manifest.edges)
+        if not (pattern or listed) or idle:
+            findings.add("CSL-C802", None, "No pack holds such a file.", name)
     if (AROUND in files.names) != (AROUND_PROOFS in files.names):
-        findings.add("CSL-P629", None, "Entries or their proofs are missing.", AROUND)
+        findings.add("CSL-C802", None, "Entries or their proofs are missing.", AROUND)
 
 
 def _check_derived(files: Files, checked: Checked, findings: Findings) -> None:
@@ -158,11 +163,11 @@ def _check_derived(files: Files, checked: Checked, findings: Findings) -> None:
     present = {name for name in files.names if name.startswith(f"{POLICIES}/") or name in expected}
     for name in sorted(present | expected.keys()):
         if name not in expected:
-            findings.add("CSL-P629", None, "No entry of the pack asks for this file.", name)
+            findings.add("CSL-C802", None, "No entry of the pack asks for this file.", name)
         elif name not in present:
-            findings.add("CSL-P629", None, "The file is missing.", name)
+            findings.add("CSL-C802", None, "The file is missing.", name)
         elif files.digest(name) != expected[name]:
-            findings.add("CSL-P634", None, "It is not what the ledger's entries say.", name)
+            findings.add("CSL-C807", None, "It is not what the ledger's entries say.", name)
 
 
 def _check_file(files: Files, name: str, checked: Checked, papers: Papers) -> None:
@@ -170,7 +175,7 @@ def _check_file(files: Files, name: str, checked: Checked, papers: Papers) -> No
     if contract is not None:
         document = read_document(files, name, FeatureContract, MAX_DOCUMENT_BYTES)
         if document.name != contract[1] or document.digest() != papers.charter.contract_digest(contract[1]):
-            raise IntegrityError("CSL-P635", "It is not the contract that the charter pins.", _ASK)
+            raise IntegrityError("CSL-C808", "It is not the contract that the charter pins.", _ASK)
         papers.contracts[document.name] = document
     elif study is not None:
         found = read_document(files, name, OpenStudy, MAX_DOCUMENT_BYTES)
@@ -181,7 +186,7 @@ def _check_file(files: Files, name: str, checked: Checked, papers: Papers) -> No
     elif model is not None and model[2] == "delivery":
         delivery = read_document(files, name, ModelDelivery, MAX_DOCUMENT_BYTES)
         if delivery.study != model[1] or checked.audit.facts.reservation(model[1]) is None:
-            raise IntegrityError("CSL-P635", "It is the delivery of another study's model.", _ASK)
+            raise IntegrityError("CSL-C808", "It is the delivery of another study's model.", _ASK)
         papers.deliveries[model[1]] = Delivered(delivery.card, delivery.payload)
     elif model is not None:
         _check_card(files, name, model[1], papers)
@@ -191,23 +196,23 @@ def _check_study(found: OpenStudy, rid: str, reserved: ReserveData | None) -> No
     """Refuse a study's file that is not the one that the ledger reserved: spec by digest, grant by its events."""
     draft, grant = found.spec.draft, found.grant
     if found.spec.digest() != rid or grant.study != rid:
-        raise IntegrityError("CSL-P635", "It is not the study of this digest.", _ASK)
+        raise IntegrityError("CSL-C808", "It is not the study of this digest.", _ASK)
     if reserved is None:
-        raise IntegrityError("CSL-P635", "The ledger's entries in this pack reserve no such study.", _ASK)
+        raise IntegrityError("CSL-C808", "The ledger's entries in this pack reserve no such study.", _ASK)
     said = (draft.name, draft.purpose, draft.contract, grant.epsilon, grant.delta)
     booked = (reserved.study, reserved.purpose, reserved.contract, reserved.epsilon, reserved.delta)
     events = {charge.account: charge.events for charge in reserved.charges}
     if said != booked or events != events_of(grant):
-        raise IntegrityError("CSL-P635", "The study was reserved on other terms than these.", _ASK)
+        raise IntegrityError("CSL-C808", "The study was reserved on other terms than these.", _ASK)
 
 
 def _check_card(files: Files, name: str, rid: str, papers: Papers) -> None:
     try:
         card = Card.model_validate_json(files.read(name, MAX_DOCUMENT_BYTES))
     except ValidationError as error:
-        raise DocumentError("CSL-P635", "It is no model's card.", _ASK) from error
+        raise DocumentError("CSL-C808", "It is no model's card.", _ASK) from error
     if card.study not in (None, rid):
-        raise IntegrityError("CSL-P635", "It is the card of another study's model.", _ASK)
+        raise IntegrityError("CSL-C808", "It is the card of another study's model.", _ASK)
     papers.cards[rid] = card
 
 
@@ -216,9 +221,9 @@ def _check_deliveries(files: Files, papers: Papers, findings: Findings) -> None:
     for rid, card in papers.cards.items():
         name, delivered = f"{MODELS}/{rid}.card.json", papers.deliveries.get(rid)
         if delivered is None:
-            findings.add("CSL-P635", None, "A card lies here without its model's delivery.", name)
+            findings.add("CSL-C808", None, "A card lies here without its model's delivery.", name)
         elif files.digest(name) != delivered.card or card.model not in (None, delivered.model):
-            findings.add("CSL-P635", None, "The card is not the one that came with the model.", name)
+            findings.add("CSL-C808", None, "The card is not the one that came with the model.", name)
 
 
 def _note(files: Files, manifest: Manifest, charter: Charter, keys: tuple[KeySince, ...]) -> Head | None:
@@ -228,9 +233,9 @@ def _note(files: Files, manifest: Manifest, charter: Charter, keys: tuple[KeySin
     text = files.read(NOTE, MAX_NOTE_BYTES).decode("utf-8", "replace")
     head = open_by(text, charter, keys)
     if head.member != manifest.member:
-        raise IntegrityError("CSL-P635", "The note is another institution's.", _ASK)
+        raise IntegrityError("CSL-C808", "The note is another institution's.", _ASK)
     if not reaches(manifest, head.size, head.root):
-        raise IntegrityError("CSL-P633", "The head that witnesses signed is not shown to be part of the pack's.", _ASK)
+        raise IntegrityError("CSL-C806", "The head that witnesses signed is not shown to be part of the pack's.", _ASK)
     return head
 
 

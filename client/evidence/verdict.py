@@ -118,7 +118,7 @@ def _verify(archive: Archive, trust: Trust, notes: _Notes, progress: Progress) -
             _check_trust(manifest, checked, papers, trust, notes)
     except ConsilienceError as error:
         own = error.code.startswith("CSL-P6")
-        notes.findings.add(error.code if own else "CSL-P631", None, error.cause if own else fault(error), "pack")
+        notes.findings.add(error.code if own else "CSL-C804", None, error.cause if own else fault(error), "pack")
     key = None if signature is None else signature.key
     return Verdict(notes.findings.all(), tuple(notes.remarks), manifest, key, tuple(notes.witnesses))
 
@@ -144,32 +144,32 @@ def _check_signature(manifest: Manifest, signature: Signature, findings: Finding
         verify(signature, CONTEXT, manifest, manifest.keys[-1].key)
     except IntegrityError as error:
         findings.add(
-            "CSL-P632", None, f"The manifest is not signed by the ledger's newest key: {fault(error)}", SIGNATURE
+            "CSL-C805", None, f"The manifest is not signed by the ledger's newest key: {fault(error)}", SIGNATURE
         )
     if manifest.software == software() and manifest.claims != claims_of(manifest.first):
-        findings.add("CSL-P631", None, "It claims what no pack claims.", MANIFEST)
+        findings.add("CSL-C804", None, "It claims what no pack claims.", MANIFEST)
 
 
 def _check_listed(archive: Archive, manifest: Manifest, findings: Findings) -> None:
     """Compare the archive's files with the manifest's list."""
     listed = {item.name: item for item in manifest.files}
     if [item.name for item in manifest.files] != sorted(listed):
-        findings.add("CSL-P631", None, "Its files stand out of order, or one stands twice.", MANIFEST)
+        findings.add("CSL-C804", None, "Its files stand out of order, or one stands twice.", MANIFEST)
     for name in sorted({*archive.names, *listed} - {MANIFEST, SIGNATURE}):
         stored, item = archive.files.get(name), listed.get(name)
         if stored is None:
-            findings.add("CSL-P629", None, "The manifest lists this file, and it is missing.", name)
+            findings.add("CSL-C802", None, "The manifest lists this file, and it is missing.", name)
         elif item is None:
-            findings.add("CSL-P629", None, "The manifest does not list this file.", name)
+            findings.add("CSL-C802", None, "The manifest does not list this file.", name)
         elif (stored.size, stored.sha256) != (item.bytes, item.sha256):
-            findings.add("CSL-P630", None, "It is not the file that the manifest lists: it was changed.", name)
+            findings.add("CSL-C803", None, "It is not the file that the manifest lists: it was changed.", name)
 
 
 def _check_rendered(archive: Archive, manifest: Manifest, checked: Checked, papers: Papers, notes: _Notes) -> None:
     """Render report and guide anew; the release that made them makes the same bytes."""
     for name in (REPORT, GUIDE):
         if name not in archive.files:
-            notes.findings.add("CSL-P629", None, "The file is missing.", name)
+            notes.findings.add("CSL-C802", None, "The file is missing.", name)
     if manifest.software != software():
         notes.remarks.append(
             f"The report was rendered by release {manifest.software}; this is {software()}, so that it was not compared. "
@@ -180,7 +180,7 @@ def _check_rendered(archive: Archive, manifest: Manifest, checked: Checked, pape
         return
     for name, content in ((REPORT, render_report(manifest, checked, papers)), (GUIDE, render_guide(manifest))):
         if name in archive.files and archive.digest(name) != sha256_hex(content):
-            notes.findings.add("CSL-P636", None, "It does not say what the pack's documents say.", name)
+            notes.findings.add("CSL-C809", None, "It does not say what the pack's documents say.", name)
 
 
 def _check_trust(manifest: Manifest, checked: Checked, papers: Papers, trust: Trust, notes: _Notes) -> None:
@@ -188,7 +188,7 @@ def _check_trust(manifest: Manifest, checked: Checked, papers: Papers, trust: Tr
     keys = [item.key for item in checked.keys]
     if papers.charter.member(manifest.member).key not in keys:
         what = f"The charter in the pack names another key for {manifest.member}."
-        notes.findings.add("CSL-P635", None, what, CHARTER)
+        notes.findings.add("CSL-C808", None, what, CHARTER)
     if trust.key is not None:
         _check_key(manifest, checked, trust.key, notes)
     if trust.charter is not None:
@@ -219,7 +219,7 @@ def _check_key(manifest: Manifest, checked: Checked, key: str, notes: _Notes) ->
 def _check_charter(manifest: Manifest, checked: Checked, charter: Charter, notes: _Notes) -> None:
     """Hold the pack against a charter that the verifier has from elsewhere."""
     if charter.federation != manifest.federation:
-        notes.findings.add("CSL-P635", None, "The pack is of another federation than the charter given.", CHARTER)
+        notes.findings.add("CSL-C808", None, "The pack is of another federation than the charter given.", CHARTER)
         return
     _check_key(manifest, checked, charter.member(manifest.member).key, notes)
     if charter.digest() != manifest.charter:

@@ -304,15 +304,15 @@ def activate(
 
 
 def diff(
-    old: Annotated[Path, typer.Argument(help="The policy before.", show_default=False)],
-    new_: Annotated[Path, typer.Argument(help="The policy after.", metavar="NEW", show_default=False)],
+    before: Annotated[Path, typer.Argument(help="The policy before.", show_default=False)],
+    after: Annotated[Path, typer.Argument(help="The policy after.", show_default=False)],
     as_json: JsonOption = False,
 ) -> None:
     """Say in plain words what changes between two policies: + more is allowed, - less, ~ neither.
 
-    Marked by !! is what a second, distinct officer must sign.
+    Marked by !! is what a second, distinct officer must sign; by XX, what no signature can change.
     """
-    found = changes(load_yaml(old, Policy), load_yaml(new_, Policy))
+    found = changes(load_yaml(before, Policy), load_yaml(after, Policy))
     if as_json:
         print_json([asdict(change) for change in found])
         return
@@ -320,6 +320,8 @@ def diff(
         typer.echo(_change_line(change))
     if not found:
         typer.echo("The two policies say the same.")
+    elif any(change.fixed for change in found):
+        typer.echo("It can never follow: what is marked by XX is fixed for a ledger's life, whoever signs.")
     elif any(change.budget for change in found):
         typer.echo("Two distinct officers must sign it, for what is marked by !!.")
     else:
@@ -327,7 +329,7 @@ def diff(
 
 
 def _change_line(change: Change) -> str:
-    return f"{_SIGNS[change.effect]} {change.text}{' !!' if change.budget else ''}"
+    return f"{_SIGNS[change.effect]} {change.text}{' XX' if change.fixed else ' !!' if change.budget else ''}"
 
 
 def show(home: HomeOption = HERE, as_json: JsonOption = False) -> None:
@@ -395,7 +397,9 @@ def _confirm(question: str, yes: bool) -> None:
     if yes:
         return
     if not _somebody_is_there():
-        raise DocumentError("CSL-C630", "Nobody can be asked here whether to sign.", "Sign by --yes, or on a terminal.")
+        raise DocumentError(
+            "CSL-C630", "Nobody can be asked here, and this needs a yes.", "Give --yes, or run it on a terminal."
+        )
     if not typer.confirm(question):
         raise typer.Abort
 

@@ -67,7 +67,9 @@ def inbox(home: HomeOption = HERE, as_json: JsonOption = False) -> None:
             f"    epsilon {row['epsilon']:g} at delta {row['delta']:g}, for {row['purpose']} on {row['contract']}"
         )
         console.print(f"    asked by the {row['asked_by']}; waits since {row['since']} (UTC)")
-        console.print(f"    decisions: {decisions or 'none'}; missing: {escape(row['missing'])}\n")
+        console.print(
+            f"    decisions: {decisions or 'none'}; {'missing: ' if row['status'] == 'waiting' else ''}{escape(row['missing'])}\n"
+        )
     console.print(f"{len(rows)} in all. Look at one by `consilience officer show STUDY`.")
 
 

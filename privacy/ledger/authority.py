@@ -17,7 +17,15 @@ def signatures_needed(old: Policy | None, policy: Policy) -> int:
     two."""
     if old is None:
         return min(TWO, len(policy.officers))
-    return TWO if grows(old, policy) else 1
+    return TWO if _reasons(old, policy) else 1
+
+
+def _reasons(old: Policy, policy: Policy) -> tuple[str, ...]:
+    """Return why two officers must sign a policy that follows another."""
+    again = (
+        ("The plan begins anew: its slots are charged once more.",) if old.budget.slots and policy.budget.slots else ()
+    )
+    return grows(old, policy) + again
 
 
 def eligible(old: Policy | None, policy: Policy) -> tuple[Officer, ...]:
@@ -46,7 +54,7 @@ def check_authority(old: Policy | None, policy: Policy, signatures: Iterable[Sig
     needed = signatures_needed(old, policy)
     if len(signers) < needed or not in_force:
         missing = ", ".join(sorted(name for key, name in officers.items() if key not in signers)) or "nobody else"
-        reasons = "; ".join(grows(old, policy)) if old is not None else "it is the first policy"
+        reasons = "; ".join(_reasons(old, policy)) if old is not None else "it is the first policy"
         raise PolicyError(
             "CSL-P307",
             f"{len(signers)} of {needed} officers' signatures are there. Who can still sign: {missing}."
@@ -83,10 +91,14 @@ def check_approval(policy: Policy, digest: str, data: ApproveData, earlier: tupl
 
 
 def standing(policy: str, eyes: int, decisions: tuple[ApproveData, ...]) -> str:
-    """Return `declined`, `approved` or `waiting`: what officers' decisions under a policy (digest) come to."""
-    current = [item for item in decisions if item.statement.policy == policy]
-    if any(item.statement.decision == "decline" for item in current):
+    """Return `declined`, `approved` or `waiting`: what officers' decisions come to under a policy (digest).
+
+    Approvals count under the policy that they were signed under; one officer's no holds for good, lest another annul it by
+    a new version.
+    """
+    if any(item.statement.decision == "decline" for item in decisions):
         return "declined"
+    current = [item for item in decisions if item.statement.policy == policy]
     return "approved" if len({item.signature.key for item in current}) >= eyes else "waiting"
 
 

@@ -231,6 +231,8 @@ class _Body(Document):
     seq: Annotated[int, Field(ge=0)]
     prev: Hex32
     ts: Annotated[int, Field(ge=0)]
+    # Witnesses see leaves in proofs: without 16 random bytes in the entry they could guess what it says, and know when it fits.
+    salt: Annotated[str, Field(pattern=r"^([0-9a-f]{32})?$")] = ""
 
     @property
     def day(self) -> int:

@@ -1,5 +1,6 @@
 """Writing the ledger: decisions and spending, each durable before its consequence."""
 
+import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date, timedelta
@@ -108,7 +109,8 @@ class Ledger(LedgerReader):
             draft = cls(store, key, clock)
             with store.transaction():
                 state = State()
-                draft._append(state, Genesis(seq=0, prev=state.head, ts=clock(), data=data), UNKNOWN, key)
+                first = Genesis(seq=0, prev=state.head, ts=clock(), salt=_salt(), data=data)
+                draft._append(state, first, UNKNOWN, key)
         except BaseException:
             store.discard()
             raise
@@ -228,7 +230,7 @@ class Ledger(LedgerReader):
             CSL-P401 terms of another policy, CSL-P402 reserved before on other terms, CSL-P403, CSL-P404 and CSL-P412 not
             enough left of the period's, the life's or the purpose's budget, CSL-P406 closed before, CSL-P411 events that
             cost more than the terms grant, CSL-P413 entries were lost, CSL-P415 not approved yet, CSL-P416 declined,
-            CSL-P417 no such free slot.
+            CSL-P417 no such free slot, CSL-P419 more releases than the events pay for.
         """
         limits = self.state().limits
         if limits is None:
@@ -293,7 +295,8 @@ class Ledger(LedgerReader):
             self._write(Refuse, data)
 
     def consent(self, rid: str, *, purpose: str, consent: str, digest: str) -> None:
-        """Write down the consent under which a study's data were read; the same again changes nothing.
+        """Write down the consent under which a study's data were read, at each reading: were it written only when the list
+        changed, the number of entries, which witnesses see, would tell whether one customer changed her mind.
 
         Raises
         ------
@@ -302,9 +305,7 @@ class Ledger(LedgerReader):
         """
         data = ConsentData(purpose=purpose, consent=consent, salted=digest)
         with self._store.transaction():
-            row = self._store.newest(rid, "consent")
-            if row is None or self._entry(row).body.data != data:
-                self._write(Consent, data, rid)
+            self._write(Consent, data, rid)
 
     def access(
         self, action: Literal["view", "export", "erase"], what: str, *, actor: str, role: str, count: int
@@ -370,8 +371,8 @@ class Ledger(LedgerReader):
     ) -> None:
         """Append an entry and the totals after it; the caller holds the transaction."""
         state = self._state()
-        fields = {"seq": state.size, "prev": state.head, "ts": self._ts(state), "rid": rid, "data": data}
-        body = kind.model_validate(fields)
+        place = {"seq": state.size, "prev": state.head, "ts": self._ts(state)}
+        body = kind.model_validate({**place, "salt": _salt(), "rid": rid, "data": data})
         known = UNKNOWN if rid is None else self._known(rid, body.data.number if isinstance(body, Release) else None)
         self._append(state, body, known, state_key or self._key)
 
@@ -390,6 +391,10 @@ class Ledger(LedgerReader):
 
 def _fingerprint(secret: bytes) -> str:
     return sha256_hex(HOLDOUT_CONTEXT + secret)
+
+
+def _salt() -> str:
+    return secrets.token_hex(16)
 
 
 def _clean(text: str, length: int) -> str:

@@ -11,6 +11,7 @@ from federation.merkle import append
 from federation.note import parse_note
 from federation.signing import Signature, verify
 from privacy.cost import NOTHING
+from privacy.events import releases
 from privacy.filter import Limits, check_fit
 from privacy.ledger.authority import check_approval, check_restore, standing
 from privacy.ledger.entries import (
@@ -49,7 +50,7 @@ def advance(state: State, body: Body, leaf: bytes, known: Known) -> State:
     Raises
     ------
     PolicyError
-        CSL-P301 to P317 for a policy, decision, rotation or restoration, CSL-P401 to P418 for a reservation, release or close
+        CSL-P301 to P317 for a policy, decision, rotation or restoration, CSL-P401 to P419 for a reservation, release or close
         that the rules do not allow.
     IntegrityError
         CSL-P314 for signatures in it that do not fit.
@@ -231,6 +232,13 @@ def _check_in_force(state: State, body: Reserve) -> Limits:
     rule = rule_for(policy, data.contract, data.purpose)
     if rule is None or data.epsilon > rule.max_epsilon or data.delta > rule.max_delta:
         raise PolicyError("CSL-P401", "The study got more than the policy in force allows it.", "Decide again.")
+    for charge in data.charges:
+        if charge.releases > sum(map(releases, charge.events)):
+            raise PolicyError(
+                "CSL-P419",
+                f"{charge.releases} releases on the {charge.account} account are more than its events pay for.",
+                "Plan the study anew: each reply needs a mechanism of its own.",
+            )
     return limits
 
 

@@ -19,7 +19,7 @@ from federation.errors import ConsilienceError, IntegrityError, StorageError
 from federation.files import sync_folder
 
 APPLICATION_ID = 0x43534C31  # "CSL1"
-FORMAT = 2
+FORMAT = 3
 BUSY_SECONDS = 10.0
 BATCH = 1000
 
@@ -203,11 +203,6 @@ class Store:
         """Return the entry of a kind that stands once for a reservation (`reserve`, `close`)."""
         # the kind stands in the text, so that SQLite uses the partial index
         return self._row(f"SELECT * FROM entry WHERE rid = ? AND kind = '{kind}'", (rid,))  # noqa: S608
-
-    def newest(self, rid: str, kind: str) -> Row | None:
-        """Return the newest entry of a kind that may stand several times for a study (`approve`, `consent`)."""
-        query = "SELECT * FROM entry WHERE rid = ? AND kind = ? AND kind IN ('approve', 'consent') ORDER BY seq DESC"
-        return self._row(query, (rid, kind))
 
     def decisions(self, rid: str) -> list[Row]:
         """Return the officers' decisions about a study, in order."""

@@ -125,5 +125,11 @@ def reserve(ledger: Ledger, number: int, epsilon: float = 1.0, name: str = "stud
     counts = DiscreteGaussianHistogram(sigma=calibrate_histogram(epsilon, terms.delta, 1), count=1)
     charges: dict[Account, Sequence[PrivacyEvent]] = {"training": (run_,)} | ({"holdout": (counts,)} if holdout else {})
     rid = f"{number:064x}"
-    ledger.reserve(rid, study=name, charges=charges, releases=dict.fromkeys(charges, 3), terms=terms)
+    ledger.reserve(
+        rid,
+        study=name,
+        charges=charges,
+        releases={name: 3 if name == "training" else 1 for name in charges},
+        terms=terms,
+    )
     return rid

@@ -15,11 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from client.evidence.archive import Archive, Folder, write_archive
-from client.evidence.build import build_evidence
+from client.evidence.build import Span, build_evidence
 from client.evidence.manifest import (
     APPROVALS,
     AROUND,
     CONTEXT,
+    EDGES,
+    EDGES_PROOFS,
     ENTRIES,
     GUIDE,
     MANIFEST,
@@ -202,7 +204,7 @@ def test_no_evidence_comes_from_documents_that_do_not_fit_the_ledger(past, tmp_p
     kept = one.read_bytes()
     try:
         one.write_bytes(two.read_bytes())
-        with pytest.raises(IntegrityError, match="CSL-C682.*CSL-P635"):
+        with pytest.raises(IntegrityError, match="CSL-C682.*CSL-C808"):
             build_evidence(past.home, past.key, tmp_path / "a.zip")
     finally:
         one.write_bytes(kept)
@@ -284,10 +286,10 @@ def test_archives_in_another_form(whole, tmp_path):
     for name, changed in forms.items():
         path = tmp_path / name
         path.write_bytes(changed)
-        assert [item[0] for item in codes(path)] == ["CSL-P628"], name
-    assert codes(rezipped(whole, tmp_path / "deflated", zipfile.ZIP_DEFLATED)) == [("CSL-P628", "archive")]
-    assert codes(rezipped(whole, tmp_path / "comment", comment=b"hello")) == [("CSL-P628", "archive")]
-    assert codes(rezipped(whole, tmp_path / "twice", duplicate=MANIFEST))[0][0] in ("CSL-P628", "CSL-P629")
+        assert [item[0] for item in codes(path)] == ["CSL-C801"], name
+    assert codes(rezipped(whole, tmp_path / "deflated", zipfile.ZIP_DEFLATED)) == [("CSL-C801", "archive")]
+    assert codes(rezipped(whole, tmp_path / "comment", comment=b"hello")) == [("CSL-C801", "archive")]
+    assert codes(rezipped(whole, tmp_path / "twice", duplicate=MANIFEST))[0][0] in ("CSL-C801", "CSL-C802")
     assert "compressed" in verify_pack(tmp_path / "deflated").findings[0].what
 
 
@@ -299,7 +301,7 @@ def test_path_tricks(whole, tmp_path, name):
     path = tmp_path / "evil.zip"
     path.write_bytes(local + name.encode() + whole.read_bytes())
     found = codes(path)
-    assert found and found[0][0] in ("CSL-P628", "CSL-P629") and list(tmp_path.iterdir()) == [path]
+    assert found and found[0][0] in ("CSL-C801", "CSL-C802") and list(tmp_path.iterdir()) == [path]
 
 
 def test_a_bomb_is_refused_by_its_header(tmp_path):
@@ -310,10 +312,10 @@ def test_a_bomb_is_refused_by_its_header(tmp_path):
         archive.writestr("manifest.sig", b"")
     path = tmp_path / "bomb.zip"
     path.write_bytes(bomb.getvalue())
-    assert codes(path) == [("CSL-P628", "archive")]
+    assert codes(path) == [("CSL-C801", "archive")]
     header = struct.pack("<4s5H3L2H", b"PK\x03\x04", 10, 0, 0, 0, 33, 0, 2**32 - 1, 2**32 - 1, 9, 0)
     path.write_bytes(header + b"VERIFY.md" + b"\0" * 1000)
-    assert codes(path) == [("CSL-P628", "archive")]
+    assert codes(path) == [("CSL-C801", "archive")]
 
 
 def test_a_file_that_is_no_pack(tmp_path):
@@ -336,19 +338,19 @@ def test_a_file_that_is_no_pack(tmp_path):
 
 def test_extra_missing_and_changed_files(whole, tmp_path):
     files = unpacked(whole)
-    assert codes(repack(files | {"notes.txt": b"hello"}, tmp_path / "extra.zip"))[0] == ("CSL-P629", "notes.txt")
-    assert ("CSL-P629", APPROVALS) in codes(
+    assert codes(repack(files | {"notes.txt": b"hello"}, tmp_path / "extra.zip"))[0] == ("CSL-C802", "notes.txt")
+    assert ("CSL-C802", APPROVALS) in codes(
         repack({k: v for k, v in files.items() if k != APPROVALS}, tmp_path / "m.zip")
     )
     changed = files | {REPORT: files[REPORT].replace(b"studies granted", b"studies refused")}
-    assert codes(repack(changed, tmp_path / "c.zip")) == [("CSL-P630", REPORT)]
+    assert codes(repack(changed, tmp_path / "c.zip")) == [("CSL-C803", REPORT)]
     for name in (MANIFEST, SIGNATURE):
-        assert codes(repack({k: v for k, v in files.items() if k != name}, tmp_path / "n.zip"))[0][0] == "CSL-P631"
+        assert codes(repack({k: v for k, v in files.items() if k != name}, tmp_path / "n.zip"))[0][0] == "CSL-C804"
 
 
 def test_a_manifest_signed_by_another_key(past, whole, tmp_path):
     path = repack(unpacked(whole), tmp_path / "a.zip", OTHER)
-    assert ("CSL-P632", SIGNATURE) in codes(path)
+    assert ("CSL-C805", SIGNATURE) in codes(path)
 
 
 def test_another_institutions_pack(past, whole):
@@ -383,26 +385,26 @@ def test_an_institution_cannot_sign_a_pack_that_tells_another_story(past, whole,
         "delete": (edited(files, ENTRIES, lines(lambda rows: rows[:5] + rows[6:])), "CSL-P612"),
         "swap": (edited(files, ENTRIES, lines(swap)), "CSL-P614"),
         "insert": (edited(files, ENTRIES, lines(lambda rows: [*rows[:5], rows[4], *rows[5:]])), "CSL-P612"),
-        "tail": (edited(files, ENTRIES, lines(lambda rows: rows[:-1])), "CSL-P633"),
-        "proof": (edited(files, PROOFS, lambda text: text.replace(b"a", b"b", 1)), "CSL-P633"),
-        "approval": (edited(files, APPROVALS, lambda text: text.replace(b"Worth", b"worth")), "CSL-P634"),
-        "no approvals": (edited(files, APPROVALS, lambda text: b""), "CSL-P634"),
-        "policy": (edited(files, policy, lambda text: text.replace(b"alder", b"birch")), "CSL-P634"),
-        "study": (edited(files, study, lambda text: text.replace(b"Tests", b"Tasts", 1)), "CSL-P635"),
-        "card": (edited(files, card, lambda text: text.replace(b"0.748", b"0.948")), "CSL-P635"),
-        "report": (edited(files, REPORT, lambda text: text.replace(b">2</dd>", b">0</dd>", 1)), "CSL-P636"),
-        "guide": (edited(files, GUIDE, lambda text: text + b"Trust us.\n"), "CSL-P636"),
-        "note": (edited(files, NOTE, lambda text: text.replace(b"birch", b"cedar")), "CSL-P636"),
+        "tail": (edited(files, ENTRIES, lines(lambda rows: rows[:-1])), "CSL-C806"),
+        "proof": (edited(files, PROOFS, lambda text: text.replace(b"a", b"b", 1)), "CSL-C806"),
+        "approval": (edited(files, APPROVALS, lambda text: text.replace(b"Worth", b"worth")), "CSL-C807"),
+        "no approvals": (edited(files, APPROVALS, lambda text: b""), "CSL-C807"),
+        "policy": (edited(files, policy, lambda text: text.replace(b"alder", b"birch")), "CSL-C807"),
+        "study": (edited(files, study, lambda text: text.replace(b"Tests", b"Tasts", 1)), "CSL-C808"),
+        "card": (edited(files, card, lambda text: text.replace(b"0.748", b"0.948")), "CSL-C808"),
+        "report": (edited(files, REPORT, lambda text: text.replace(b">2</dd>", b">0</dd>", 1)), "CSL-C809"),
+        "guide": (edited(files, GUIDE, lambda text: text + b"Trust us.\n"), "CSL-C809"),
+        "note": (edited(files, NOTE, lambda text: text.replace(b"birch", b"cedar")), "CSL-C809"),
         "no note": ({k: v for k, v in files.items() if k != NOTE}, None),
-        "stranger": (files | {"customers.csv": b"ann,1\n"}, "CSL-P629"),
-        "other study": (files | {f"studies/{'0' * 64}.json": files[study]}, "CSL-P635"),
-        "other policy": (files | {f"policies/{'0' * 64}.json": files[policy]}, "CSL-P629"),
-        "no charter": ({k: v for k, v in files.items() if k != "charter.json"}, "CSL-P631"),
+        "stranger": (files | {"customers.csv": b"ann,1\n"}, "CSL-C802"),
+        "other study": (files | {f"studies/{'0' * 64}.json": files[study]}, "CSL-C808"),
+        "other policy": (files | {f"policies/{'0' * 64}.json": files[policy]}, "CSL-C802"),
+        "no charter": ({k: v for k, v in files.items() if k != "charter.json"}, "CSL-C804"),
     }
     for name, (changed, expected) in cases.items():
         assert changed != files
         found = [item[0] for item in codes(repack(changed, tmp_path / "case.zip", past.key))]
-        assert expected in found if expected else "CSL-P636" in found, (name, found)
+        assert expected in found if expected else "CSL-C809" in found, (name, found)
 
 
 def test_a_forged_manifest_field_is_found(past, whole, part, tmp_path):
@@ -448,6 +450,39 @@ def test_totals_at_the_start_cannot_contradict_the_context(past, part, tmp_path)
     ):
         changed = files | {START: canonical(start | change)}
         assert not verify_pack(repack(changed, tmp_path / "case.zip", past.key)).valid, change
+
+
+class _Fewer(Span):
+    """A run that leaves out the last entries of its days, or the first."""
+
+    def visit(self, row, body, before):
+        if row[0] not in self.hidden:
+            super().visit(row, body, before)
+
+
+@pytest.mark.parametrize("days", [FEBRUARY, {}])
+@pytest.mark.parametrize("hidden", [range(18, 31), range(12)])
+def test_a_part_cannot_leave_out_entries_of_its_days(past, tmp_path, monkeypatch, days, hidden):
+    monkeypatch.setattr(_Fewer, "hidden", hidden, raising=False)
+    monkeypatch.setattr("client.evidence.build.Span", _Fewer)
+    with pytest.raises(IntegrityError, match="CSL-C682.*CSL-C804"):
+        build_evidence(past.home, past.key, tmp_path / "a.zip", **days)
+
+
+def test_the_entries_next_to_a_part_are_the_ledgers(past, part, tmp_path):
+    files = unpacked(part)
+    start = json.loads(files[START])
+    cases = (
+        edited(files, EDGES, lines(lambda rows: rows[:1])),
+        edited(files, EDGES, lines(lambda rows: rows[::-1])),
+        edited(files, EDGES, lines(lambda rows: [*rows, rows[-1]])),
+        edited(files, EDGES, lines(lambda rows: [b"0" * 128 + rows[0][128:], rows[1]])),
+        {name: content for name, content in files.items() if name not in (EDGES, EDGES_PROOFS)},
+        files | {START: canonical(start | {"ts": start["ts"] - 1})},
+    )
+    for case in cases:
+        assert case != files
+        assert not verify_pack(repack(case, tmp_path / "case.zip", past.key)).valid
 
 
 # nothing survives at random

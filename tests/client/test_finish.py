@@ -23,9 +23,9 @@ def town(tmp_path_factory: pytest.TempPathFactory) -> Town:
 
 def end(town: Town, member: str) -> Home:
     """Play a study to its end at one member."""
-    vault, spec = town.vault(member), town.spec()
+    vault, spec = town.vault(member), town.ranking()
     vault.answer("query.offer", town.offer(spec))
-    model = town.weights(spec, 0.1)
+    model = town.weights(spec, 1.0)
     vault.answer("query.model", town.model(spec, model))
     vault.answer("query.receipts", town.receipts(spec, model))
     return town.homes[member]
@@ -38,7 +38,7 @@ def names(home: Home) -> set[str]:
 
 
 def test_a_decision_is_sealed_and_belongs_to_its_study(town: Town) -> None:
-    home, rid, key = end(town, "alder"), town.spec().digest(), unlock(town.homes["alder"]).store
+    home, rid, key = end(town, "alder"), town.ranking().digest(), unlock(town.homes["alder"]).store
     decision = read_decision(home, rid, key)
     assert decision is not None and decision.adoption.adopted and decision.listed == len(names(home))
     content = decision_file(home, rid).read_bytes()
@@ -73,6 +73,6 @@ def test_who_withdraws_while_the_list_is_written_is_taken_off(town: Town, monkey
         patch.setattr("client.finish.write_list", slow)
         end(town, "cedar")
     assert len(gone) == 3 and names(home).isdisjoint(gone)
-    decision = read_decision(home, town.spec().digest(), key)
+    decision = read_decision(home, town.ranking().digest(), key)
     assert decision is not None and decision.listed == len(names(home))
     assert len(Withdrawals.load(home, key)) == 3

@@ -24,10 +24,10 @@ from tests.client.vault_home import CANARY
 @pytest.fixture(scope="module")
 def town(tmp_path_factory):
     town = vault_home.found(tmp_path_factory.mktemp("town"))
-    vault, spec = town.vault(), town.spec()
+    vault, spec = town.vault(), town.ranking()
     vault.answer("query.offer", town.offer(spec))
     vault.answer("train", town.train(spec, 1))
-    model = town.weights(spec, 0.1)
+    model = town.weights(spec, 1.0)
     vault.answer("query.model", town.model(spec, model))
     vault.answer("query.receipts", town.receipts(spec, model))
     return town

@@ -32,11 +32,11 @@ REASON = "The customers asked us to."
 def town(tmp_path_factory: pytest.TempPathFactory) -> Town:
     """One finished study with a name list."""
     town = vault_home.found(tmp_path_factory.mktemp("town"))
-    vault, spec = town.vault(), town.spec()
+    vault, spec = town.vault(), town.ranking()
     vault.answer("query.offer", town.offer(spec))
     vault.answer("train", town.train(spec, 1))
     vault.answer("evaluate", town.evaluate(spec))
-    model = town.weights(spec, 0.1)
+    model = town.weights(spec, 1.0)
     vault.answer("query.model", town.model(spec, model))
     vault.answer("query.receipts", town.receipts(spec, model))
     return town
@@ -89,7 +89,7 @@ def test_the_report_names_the_studies_lists_and_bounds(
     town: Town, home: Home, listed: list[str], tmp_path: Path
 ) -> None:
     ids = [*listed[:3], "nobody-knows"]
-    seen = studies_of(home, unlock(home).store, ids)[town.spec().digest()]
+    seen = studies_of(home, unlock(home).store, ids)[town.ranking().digest()]
     report = withdraw(home, tmp_path, ids)
     assert (report["customers"], report["unknown"], report["withdrawn_before"]) == (4, 1, 0)
     (study,) = report["studies"]
@@ -142,7 +142,7 @@ def test_a_dry_run_changes_nothing(home: Home, listed: list[str], tmp_path: Path
 def test_a_running_vault_reads_its_open_study_without_them(town: Town, tmp_path: Path) -> None:
     member = "birch"
     home = town.homes[member]
-    vault, spec = town.vault(member), town.spec()
+    vault, spec = town.vault(member), town.ranking()
     vault.answer("query.offer", town.offer(spec))
     vault.answer("train", town.train(spec, 1))
     room = vault._rooms[spec.digest()][1]

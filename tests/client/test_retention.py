@@ -25,11 +25,11 @@ RETENTION = Retention(name_lists_days=10, replies_days=20, participation_days=30
 def town(tmp_path_factory: pytest.TempPathFactory) -> Town:
     """One closed study with two kept replies, and one that is open."""
     town = vault_home.found(tmp_path_factory.mktemp("town"))
-    vault, spec = town.vault(), town.spec()
-    for study in (spec, town.spec(name="second")):
+    vault, spec = town.vault(), town.ranking()
+    for study in (spec, town.ranking(name="second")):
         vault.answer("query.offer", town.offer(study))
         vault.answer("train", town.train(study, 1))
-    model = town.weights(spec, 0.1)
+    model = town.weights(spec, 1.0)
     vault.answer("query.model", town.model(spec, model))
     vault.answer("query.receipts", town.receipts(spec, model))
     return town
@@ -70,7 +70,7 @@ def test_nothing_goes_before_its_time(home: Home) -> None:
 
 
 def test_each_kind_goes_when_its_own_days_are_over(town: Town, home: Home) -> None:
-    rid = town.spec().digest()
+    rid = town.ranking().digest()
     expected = [
         (12, {f"name list {Path(kept(home, 'lists')[0]).stem}": 3}),
         (21, {f"kept replies of study {rid}": 2}),

@@ -63,11 +63,21 @@ def test_without_roles_the_owner_acts_in_every_role(home, monkeypatch):
 
 def test_another_user_is_nobody(home, monkeypatch):
     monkeypatch.setattr("client.roles.os.getuid", lambda: 70_001)
-    assert code_of(home, "operator") == "CSL-C542"
+    assert code_of(home, "operator") == "CSL-C544"
     appoint(home)
-    assert require(home, "analyst").account == "ann"  # the files' own rights are another matter
+    assert code_of(home, "analyst") == "CSL-C544"
     sudo(monkeypatch, 70_002, "bob")  # says nothing for a user who is not the home's owner
-    assert require(home, "analyst").account == "ann"
+    assert code_of(home, *ROLES) == "CSL-C544"
+
+
+def test_a_colleagues_own_folder_with_links_to_the_vault_gives_no_role(home, monkeypatch):
+    """`sudo -u vault consilience ... --home /home/ann/mine`: the roles in it are hers, the files behind its links are the vault's."""
+    appoint(home, "officers: [ann]\n")
+    sudo(monkeypatch, 70_001, "ann")
+    assert require(home, "officer").account == "ann"
+    monkeypatch.setattr("client.roles.os.getuid", lambda: OWN + 1)
+    monkeypatch.setattr("client.roles.os.geteuid", lambda: OWN + 1)
+    assert code_of(home, "officer") == "CSL-C544"
 
 
 def test_behind_sudo_the_person_counts(home, monkeypatch):
@@ -132,7 +142,7 @@ def test_roles_of_another_owner_or_behind_a_link_are_no_roles(home, monkeypatch,
     home.roles_file.unlink()
     real.rename(home.roles_file)
     monkeypatch.setattr("client.roles._owner", lambda root: OWN + 1)
-    assert code_of(home, "officer") == "CSL-C543"
+    assert code_of(home, "officer") == "CSL-C544"
 
 
 @pytest.mark.parametrize(

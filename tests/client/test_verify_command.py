@@ -105,9 +105,9 @@ def test_verify_says_what_is_wrong_with_a_pack(pack, tmp_path):
     changed = tmp_path / "changed.zip"
     changed.write_bytes(pack.read_bytes().replace(b"cross_sell", b"cross_buy_", 1))
     output = run(app, changed, code=int(ExitCode.INTEGRITY))
-    assert output.startswith("NOT valid: ") and re.search(r"CSL-P630  archive: \S+ was changed", output)
+    assert output.startswith("NOT valid: ") and re.search(r"CSL-C803  archive: \S+ was changed", output)
     value = json.loads(run(app, changed, "--json", code=int(ExitCode.INTEGRITY)))
-    assert not value["valid"] and value["findings"][0]["code"] == "CSL-P630"
+    assert not value["valid"] and value["findings"][0]["code"] == "CSL-C803"
     output = run(app, pack, "--key", public_hex(OTHER), code=int(ExitCode.INTEGRITY))
     assert "CSL-P624" in output
 

@@ -35,7 +35,7 @@ from federation.messages import (
 )
 from federation.networks import tensor_shapes
 from federation.signing import Signature, public_hex, sign
-from federation.study import CONTEXT, AdditiveModel, HashHoldout, StudyDraft, StudySpec, Training
+from federation.study import CONTEXT, AdditiveModel, HashHoldout, LogisticModel, StudyDraft, StudySpec, Training
 from privacy.keys import create_identity, load_identity
 from privacy.ledger import Ledger, LedgerReader
 from privacy.ledger.entries import APPROVAL_CONTEXT, ApprovalStatement, ApproveData
@@ -222,6 +222,10 @@ class Town:
             training=training,
             nonce="0" * 32,
         )
+
+    def ranking(self, **changes: object) -> StudySpec:
+        """A study whose model, with all weights 1, ranks well whatever the hold-out key: older customers buy."""
+        return self.spec(model=LogisticModel(kind="logistic"), **changes)
 
     def offer(self, spec: StudySpec, key: Ed25519PrivateKey | None = None) -> RecordDict:
         signer = key or self.coordinator

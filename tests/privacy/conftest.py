@@ -1,4 +1,5 @@
 import datetime
+import math
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
@@ -64,9 +65,11 @@ class House:
             slot=slot,
         )
 
-    def charges(self, noise: float = 10.0) -> dict:
+    def charges(self, noise: float = 10.0, rounds: int = 1) -> dict:
+        """Events that cost the same, whatever the number of rounds."""
+        sigma = noise * math.sqrt(rounds)
         return {
-            "training": (SubsampledGaussian(noise_multiplier=noise, sampling_rate=1.0, steps=1),),
+            "training": (SubsampledGaussian(noise_multiplier=sigma, sampling_rate=1.0, steps=rounds),),
             "holdout": (DiscreteGaussianHistogram(sigma=noise, count=1),),
         }
 
@@ -76,7 +79,7 @@ class House:
         return (ledger or self.ledger).reserve(
             rid,
             study=f"study-{rid}",
-            charges=self.charges(noise),
+            charges=self.charges(noise, rounds),
             releases={"training": rounds, "holdout": 1},
             terms=terms or self.terms(),
         )

@@ -163,6 +163,20 @@ def test_a_second_officer_is_needed_for(path, value):
 @pytest.mark.parametrize(
     ("path", "value"),
     [
+        (("smallest_cohort",), 1),
+        (("smallest_partners",), 1),
+        (("reply_grid_seconds",), 0.0),
+        (("contact_consent",), "anybody"),
+        (("purposes", 0, "consent"), "anybody"),
+    ],
+)
+def test_two_officers_for_what_lets_more_customers_in_or_shows_more(path, value):
+    assert grows(OLD, with_value(OLD, path, value))
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
         (("budget", "period", "epsilon"), 1.5),
         (("budget", "period", "days"), 31),
         (("budget", "slots", 0, "noise_multiplier"), 4.1),
@@ -172,8 +186,9 @@ def test_a_second_officer_is_needed_for(path, value):
         (("studies", 0, "max_epsilon"), 0.9),
         (("studies", 0, "automatic_epsilon"), 0.0),
         (("studies",), ()),
-        (("smallest_cohort",), 400),
-        (("smallest_partners",), 2),
+        (("smallest_cohort",), 60_000),
+        (("smallest_partners",), 9),
+        (("reply_grid_seconds",), 3000.0),
         (("expires",), date(2031, 1, 1)),
         (("retention", "replies_days"), 60),
         (("version",), 3),

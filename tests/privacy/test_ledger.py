@@ -1,4 +1,5 @@
 import datetime
+import math
 import os
 import sqlite3
 import stat
@@ -88,7 +89,7 @@ def test_opening_needs_the_right_file_and_key(house, tmp_path):
     refused("CSL-P601", Ledger.open, empty, house.key)
 
 
-@pytest.mark.parametrize(("found", "action"), [(3, "newer"), (1, "anew")])
+@pytest.mark.parametrize(("found", "action"), [(4, "newer"), (2, "anew")])
 def test_another_format_is_refused(house, found, action):
     house.tamper((f"PRAGMA user_version = {found}", ()))
     assert action in refused("CSL-P603", house.open).action
@@ -245,13 +246,13 @@ def test_a_clock_set_forward_stays_where_it_was(house):
     assert house.verify().valid
 
 
-def test_consent_is_written_once_for_each_reading(house):
+def test_consent_is_written_at_each_reading_whether_it_changed_or_not(house):
     refused("CSL-P405", house.ledger.consent, "a", purpose="marketing.churn", consent="profiling", digest="1" * 64)
     house.reserve("a")
     for digest in ("1" * 64, "1" * 64, "2" * 64, "2" * 64, "1" * 64):
         house.ledger.consent("a", purpose="marketing.churn", consent="profiling", digest=digest)
     found = [entry.body.data.salted[0] for entry in house.ledger.entries() if entry.body.kind == "consent"]
-    assert found == ["1", "2", "1"]
+    assert found == ["1", "1", "2", "2", "1"]
     house.ledger.close("a")
     refused("CSL-P406", house.ledger.consent, "a", purpose="marketing.churn", consent="profiling", digest="3" * 64)
     assert house.verify().valid
@@ -323,7 +324,9 @@ def test_a_reader_needs_the_public_key_only(house):
     house.reserve("a")
     with LedgerReader.read(house.path, house.public) as reader:
         assert reader.state() == house.ledger.state()
-        assert reader.events("training") == (SubsampledGaussian(noise_multiplier=10.0, sampling_rate=1.0, steps=1),)
+        assert reader.events("training") == (
+            SubsampledGaussian(noise_multiplier=10.0 * math.sqrt(3), sampling_rate=1.0, steps=3),
+        )
         with pytest.raises((sqlite3.Error, StorageError)):
             reader._store._connection.execute("INSERT INTO entry VALUES (9, 'refuse', NULL, x'', x'', x'')")
     house.ledger.close("a")
@@ -341,3 +344,22 @@ def test_threads_share_one_ledger(house):
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(work, "abcd"))
     assert house.verify().valid and house.ledger.state().size == 22
+
+
+def test_every_entry_holds_fresh_random_bytes_so_that_its_hash_tells_nothing(house, tmp_path):
+    """A witness sees leaves in proofs, and could otherwise try what an entry may say until one fits."""
+    house.reserve("a")
+    house.release("a", 1)
+    house.ledger.refuse("CSL-P416", "secret", "An officer declined the study.")
+    house.ledger.rotate(OTHER_KEY, "planned")
+    salts = [entry.body.salt for entry in house.ledger.entries()]
+    assert all(len(salt) == 32 for salt in salts) and len(set(salts)) == len(salts) == house.ledger.state().size
+
+
+def test_no_more_replies_leave_than_the_events_pay_for(house):
+    charges = house.charges(rounds=3)
+    for releases in ({"training": 4, "holdout": 1}, {"training": 3, "holdout": 2}):
+        call = {"study": "x", "charges": charges, "releases": releases, "terms": house.terms()}
+        refused("CSL-P419", house.ledger.reserve, "a", **call)
+    house.ledger.reserve("a", study="x", charges=charges, releases={"training": 3, "holdout": 1}, terms=house.terms())
+    assert house.verify().valid

@@ -280,12 +280,12 @@ def test_approvals_under_an_old_policy_do_not_count(four_eyes):
     assert house.verify().valid
 
 
-def test_a_declined_study_may_be_looked_at_again_under_a_new_policy(waiting):
+def test_one_officers_no_is_not_undone_by_a_new_policy(waiting):
     house = waiting
     house.ledger.approve(decision(RID, house.policy, decision="decline"))
     house.activate(after(house.policy, smallest_cohort=600))
     house.ledger.approve(decision(RID, house.policy))
-    house.reserve(RID)
+    refused("CSL-P416", house.reserve, RID)
 
 
 def test_decisions_of_others_or_about_granted_studies_are_refused(waiting):
@@ -313,7 +313,7 @@ def test_what_decisions_come_to():
     assert standing(digest, 1, (yes,)) == "approved" and standing(digest, 2, (yes,)) == "waiting"
     assert standing(digest, 2, (yes, yes)) == "waiting" and standing(digest, 2, (yes, again)) == "approved"
     assert standing(digest, 1, (yes, again, no)) == "declined"
-    assert standing("0" * 64, 1, (yes, again, no)) == "waiting"
+    assert standing("0" * 64, 1, (yes, again)) == "waiting" and standing("0" * 64, 0, (yes, no)) == "declined"
 
 
 # Restoring

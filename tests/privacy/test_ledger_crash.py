@@ -198,7 +198,7 @@ def test_processes_racing_for_the_last_units(memory, make_house, tmp_path):
             with roomy.open() as ledger:
                 for number in range(1000):
                     try:
-                        roomy.reserve(f"{name}{number}", noise=noise, ledger=ledger)
+                        roomy.reserve(f"{name}{number}", noise=noise, rounds=1, ledger=ledger)
                     except PolicyError as error:
                         note(descriptor, error.code)
                         return

@@ -4,7 +4,7 @@ import pytest
 
 from federation.errors import ConsilienceError
 from privacy.cost import NOTHING, Cost, total
-from privacy.events import DiscreteGaussianHistogram, SubsampledGaussian
+from privacy.events import DiscreteGaussianHistogram, SubsampledGaussian, releases
 from privacy.filter import fits, limits_of, price
 from privacy.ledger.charges import plan_charges
 from privacy.plan import plan_epsilon, plan_events
@@ -56,7 +56,7 @@ def take(house, rid, name, purpose=CHURN, **events):
         rid,
         study=f"study-{rid}",
         charges=charges,
-        releases=dict.fromkeys(charges, 2),
+        releases={name: sum(map(releases, own_events)) for name, own_events in charges.items()},
         terms=house.terms(purpose=purpose, slot=own),
     )
 
@@ -227,8 +227,9 @@ def test_a_second_plan_is_added_to_the_first(house):
 def test_a_plan_grows_only_by_two_signatures(house):
     larger = after(house.policy, budget__slots=[slot("one"), slot("two"), slot("three")])
     refused("CSL-P307", house.ledger.activate, larger, signed(larger, FIRST))
-    smaller = after(house.policy, budget__slots=[slot("one")])
-    house.activate(smaller, SECOND)
+    same = after(house.policy)
+    refused("CSL-P307", house.ledger.activate, same, signed(same, FIRST))  # its slots begin anew
+    house.activate(same, FIRST, SECOND)
 
 
 def test_a_purposes_plan_keeps_to_the_purposes_budget(make_house, tmp_path):
@@ -291,8 +292,8 @@ def test_the_filter_by_renyi_divergence_from_policy_to_the_last_study(make_house
     room = limits.period.capacity.nano // cost.nano
     assert room >= 2
     for number in range(room):
-        house.reserve(f"r{number}", noise=8.0)
-    refused("CSL-P403", house.reserve, "r", noise=8.0)
+        house.reserve(f"r{number}", noise=8.0, rounds=1)
+    refused("CSL-P403", house.reserve, "r", noise=8.0, rounds=1)
     assert used(house).life == Cost(nano=room * cost.nano, femto=room * cost.femto)
     for item in house.ledger.spending(house.clock.now):
         assert item.epsilon_of(item.used) <= item.epsilon

@@ -40,7 +40,7 @@ from privacy.ledger.state import State
 from tests.privacy.policies import FIRST, SECOND, THIRD, after, decision, policy, restoration, signed
 
 DAY = 86_400_000
-EVENT = SubsampledGaussian(noise_multiplier=1.0, sampling_rate=1.0, steps=1)
+EVENT = SubsampledGaussian(noise_multiplier=1.0, sampling_rate=1.0, steps=2)
 CHURN, OFFERS = "marketing.churn", "marketing.offers"
 WAITING = policy(
     approval__eyes=2,
@@ -196,9 +196,10 @@ class Book:
             return "CSL-P402"
         if self.state.exhausted:
             return "CSL-P413"
-        mine = [item for item in self._known(rid).approvals if item.statement.policy == self.policy.digest()]
-        if any(item.statement.decision == "decline" for item in mine):
+        said = self._known(rid).approvals
+        if any(item.statement.decision == "decline" for item in said):
             return "CSL-P416"
+        mine = [item for item in said if item.statement.policy == self.policy.digest()]
         if len(mine) < eyes_needed:
             return "CSL-P415"
         for account, cost in costs.items():

@@ -310,7 +310,7 @@ def test_a_plan_is_priced_anew(make_house, tmp_path):
         "histogram_sigma": 10.0,
     }
     house = make_house(tmp_path, policy(budget__mode="plan", budget__slots=[slot]))
-    house.reserve("a", terms=house.terms(slot=Slot(**slot)))
+    house.reserve("a", rounds=1, terms=house.terms(slot=Slot(**slot)))
     house.release("a", 1)
     assert house.verify().valid
 
