@@ -1,5 +1,6 @@
 """`consilience officer approve | decline | close`: what an officer decides, signed by her own key."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -161,7 +162,7 @@ def _ask(said: _Decision, facts: dict[str, Any], outlook: Outlook | None, consol
     print_decisions(console, facts)
     if outlook is not None:
         print_outlook(console, outlook)
-    typer.confirm(f"{said.word.capitalize()} this study, digest {facts['digest'][:12]}…?", abort=True, err=True)
+    _agree(f"{said.word.capitalize()} this study, digest {facts['digest'][:12]}…?")
 
 
 def _print_result(result: dict[str, Any]) -> None:
@@ -217,7 +218,20 @@ def _ask_close(held: Reservation, back: Sequence[str], kept: Sequence[str]) -> N
         typer.echo(f"  {account}: nothing left the house; its charge comes back.", err=True)
     if held.data.slot is not None:
         typer.echo(f"  Slot {held.data.slot} of the plan stays taken.", err=True)
-    typer.confirm("Close it? It cannot be opened again.", abort=True, err=True)
+    _agree("Close it? It cannot be opened again.")
+
+
+def _agree(question: str) -> None:
+    """Ask; a no, or an interruption, ends the command, and so does an input that nobody sits before and that says no yes."""
+    try:
+        typer.confirm(question, abort=True, err=True)
+    except typer.Abort:
+        if sys.stdin.isatty():
+            raise
+        typer.echo("", err=True)
+        raise DocumentError(
+            "CSL-C630", "Nobody can be asked here, and this needs a yes.", "Give --yes, or run it on a terminal."
+        ) from None
 
 
 def find_reservation(reader: LedgerReader, text: str) -> Reservation:
