@@ -159,7 +159,8 @@ def _people(policy: Policy) -> list[str]:
     found = []
     if len(policy.officers) == 1:
         found.append(
-            "only one officer is named: nobody can take her place, a backup can never be restored, and whomever she names as second signs what grows."
+            "only one officer is named: nobody can take her place, a backup can never be restored, and whomever she names as "
+            "second signs what grows."
         )
     if all(rule.automatic_epsilon == rule.max_epsilon for rule in policy.studies):
         found.append("everything is automatic: no person sees a study before it starts.")

@@ -222,9 +222,9 @@ def _ask_close(held: Reservation, back: Sequence[str], kept: Sequence[str]) -> N
 
 
 def _agree(question: str) -> None:
-    """Ask; a no, or an interruption, ends the command, and so does an input that nobody sits before and that says no yes."""
+    """Ask; a no ends the command, and so does an input that ends without an answer, where nobody sits before it."""
     try:
-        typer.confirm(question, abort=True, err=True)
+        agreed = typer.confirm(question, err=True)
     except typer.Abort:
         if sys.stdin.isatty():
             raise
@@ -232,6 +232,8 @@ def _agree(question: str) -> None:
         raise DocumentError(
             "CSL-C630", "Nobody can be asked here, and this needs a yes.", "Give --yes, or run it on a terminal."
         ) from None
+    if not agreed:
+        raise typer.Abort
 
 
 def find_reservation(reader: LedgerReader, text: str) -> Reservation:

@@ -178,7 +178,7 @@ def months(past: Past) -> Past:
     past.run(asked)
     past.note()
     past.clock.pass_days(30)
-    past.ledger.withdraw(count=3, registered=3, digest="c" * 64, reason="Letters of 12 March", actor="jonas")
+    past.ledger.withdraw(count=3, registered=3, digest="c" * 64, reason="Letters of 12 March", actor="login_two")
     past.ledger.refuse("CSL-P204", "too_much", "The study asks for epsilon 9; the policy allows at most 2 on shop.")
     past.rotate()
     past.change(smallest_partners=2, approval={"eyes": 1})

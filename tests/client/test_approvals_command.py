@@ -184,6 +184,9 @@ def test_without_a_yes_nothing_is_written(town, at, tmp_path):
     wait(town, town.spec(epsilon=1.0))
     command = ("approve", "propensity", "--reason", "Fine", *sealed_key(town, tmp_path), *at)
     run(*command, answer="n\n", code=1)
+    with pytest.raises(ConsilienceError) as caught:
+        run(*command, answer="")
+    assert caught.value.code == "CSL-C630"
     with town.ledger() as ledger:
         assert ledger.state().size == 2
     assert "first approved" in run(*command, answer="y\n")

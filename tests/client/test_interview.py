@@ -12,7 +12,7 @@ from federation.errors import DocumentError
 from privacy.mistakes import best_order
 
 TODAY = date(2026, 3, 1)
-KEYS = {"ann": "a" * 64, "bea": "b" * 64}
+KEYS = {"chief": "a" * 64, "deputy": "b" * 64}
 
 
 class Scripted:
@@ -45,8 +45,8 @@ class Scripted:
 def somebody(**changes):
     answers = {
         "institution's identifier": ["alder"],
-        "An officer's name": ["ann", "bea"],
-        "Her public key": [KEYS["ann"], KEYS["bea"]],
+        "An officer's name": ["chief", "deputy"],
+        "Her public key": [KEYS["chief"], KEYS["deputy"]],
         "Customers that the charter declares": ["2000"],
         "in one sentence": ["Keep customers"],
         "Studies on which feature contract": ["shop"],
@@ -62,7 +62,7 @@ def interview(asker, given=None, before=None):
 def test_the_proposed_answers_make_a_sound_policy():
     policy = build(interview(somebody()))
     assert (policy.issued, policy.expires) == (TODAY, date(2027, 3, 1))
-    assert [officer.id for officer in policy.officers] == ["ann", "bea"] and policy.approval.eyes == 2
+    assert [officer.id for officer in policy.officers] == ["chief", "deputy"] and policy.approval.eyes == 2
     assert policy.studies[0].automatic_epsilon == 0.0 and policy.aggregation == "plain"
     assert policy.budget.period.delta == policy.budget.life.delta == policy.studies[0].max_delta == 5e-6
     assert policy.purposes[0].budget is None
@@ -75,7 +75,7 @@ def test_an_answer_that_does_not_fit_is_asked_for_again():
             "epsilon of the life": ["1.0", "3.0"],
             "no longer in force": ["2026-03-01", "2026-09-01"],
             "delta of the period": ["1.0e-5", "1.0e-6"],
-            "Her public key": ["nowhere.key", KEYS["ann"], KEYS["bea"]],
+            "Her public key": ["nowhere.key", KEYS["chief"], KEYS["deputy"]],
         }
     )
     policy = build(interview(asker))
@@ -93,7 +93,7 @@ def test_an_item_that_contradicts_what_was_said_is_asked_for_again():
             "Who tests the model": ["half", "hash:0.25"],
             "budget of its own": ["4.0", "1.0"],
             "delta of that budget": ["1.0e-5", ""],
-            "An officer's name": ["ann", "ann", "bea"],
+            "An officer's name": ["chief", "chief", "deputy"],
         }
     )
     policy = build(interview(asker))
@@ -110,7 +110,7 @@ def test_one_officer_cannot_be_four_eyes():
 
 
 def test_what_flags_answer_is_not_asked():
-    given = read_flags({"institution": "cedar", "eyes": "1"}, {"officer": ["ann=" + KEYS["ann"]]})
+    given = read_flags({"institution": "cedar", "eyes": "1"}, {"officer": ["chief=" + KEYS["chief"]]})
     asker = somebody()
     policy = build(interview(asker, given))
     assert policy.institution == "cedar" and len(policy.officers) == 1
@@ -140,9 +140,9 @@ def test_an_earlier_policy_is_proposed_and_may_be_kept():
     assert second.budget.period.epsilon == 1.5 and second.budget.life == first.budget.life
     assert second.officers == first.officers and second.studies == first.studies
     again = Scripted({"Fewer": ["10"]}, ["Keep what is there for officer"])
-    again.answers |= {"An officer's name": ["cleo"], "Her public key": ["c" * 64], "approve a study": ["1"]}
+    again.answers |= {"An officer's name": ["third"], "Her public key": ["c" * 64], "approve a study": ["1"]}
     third = build(interview(again, before=answers_of(first, TODAY)), first)
-    assert [officer.id for officer in third.officers] == ["cleo"]
+    assert [officer.id for officer in third.officers] == ["third"]
 
 
 def test_where_nobody_can_be_asked_the_earlier_policy_answers():

@@ -57,7 +57,7 @@ def town(tmp_path_factory):
         ledger.refuse("CSL-P201", "cross_sell", "The policy does not know [the] purpose \x1b[31m.")
         clock.forward(1)
         ledger.access("export", "the name list of lapse", actor="vera", role="analyst", count=40)
-        ledger.withdraw(count=3, registered=3, digest="7" * 64, reason="letters of March", actor="otto")
+        ledger.withdraw(count=3, registered=3, digest="7" * 64, reason="letters of March", actor="login_one")
         head = ledger.tree_head()
         ledger.witnessed(head.size, head.root, ("coordinator", "birch"))
         clock.forward(1)

@@ -43,23 +43,23 @@ def test_the_same_reading_again_writes_nothing(tmp_path: Path) -> None:
 
 def test_a_record_tells_nothing_without_its_key_nor_of_the_tables_order(tmp_path: Path) -> None:
     homes = [Home(tmp_path / name) for name in "xy"]
-    for home, ids in zip(homes, (["ann-canary", "bob-canary"], ["bob-canary", "ann-canary"]), strict=True):
+    for home, ids in zip(homes, (["chief-canary", "bob-canary"], ["bob-canary", "chief-canary"]), strict=True):
         record(home, STORE, RID, ids, [])
     contents = [read_sealed(home.folder("participation") / f"{RID}.part", STORE, KIND) for home in homes]
     assert contents[0] == contents[1] and b"canary" not in (contents[0] or b"canary")
     with pytest.raises(IntegrityError, match="CSL-P522"):
-        studies_of(homes[0], b"t" * 32, ["ann-canary"])
+        studies_of(homes[0], b"t" * 32, ["chief-canary"])
 
 
 def test_several_studies_and_those_that_saw_nobody(tmp_path: Path) -> None:
     home = Home(tmp_path)
-    record(home, STORE, "a" * 64, ["ann"], [])
-    record(home, STORE, "b" * 64, ["bob"], ["ann"])
+    record(home, STORE, "a" * 64, ["chief"], [])
+    record(home, STORE, "b" * 64, ["bob"], ["chief"])
     record(home, STORE, "c" * 64, ["bob"], [])
-    found = studies_of(home, STORE, ["ann"])
+    found = studies_of(home, STORE, ["chief"])
     assert found == {"a" * 64: Seen(1, 0), "b" * 64: Seen(0, 1), "c" * 64: Seen(0, 0)}
     assert [bool(seen) for seen in found.values()] == [True, True, False]
-    assert studies_of(Home(tmp_path / "empty"), STORE, ["ann"]) == {}
+    assert studies_of(Home(tmp_path / "empty"), STORE, ["chief"]) == {}
 
 
 @pytest.mark.parametrize("content", [b"", b"\0" * 15, b"\1" + b"\0" * 15, b"\1" + b"\0" * 15 + b"x" * 15])
@@ -67,9 +67,9 @@ def test_a_damaged_record_is_refused(tmp_path: Path, content: bytes) -> None:
     home = Home(tmp_path)
     write_sealed(home.folder("participation") / f"{RID}.part", STORE, KIND, content)
     with pytest.raises(IntegrityError, match="CSL-C547"):
-        studies_of(home, STORE, ["ann"])
+        studies_of(home, STORE, ["chief"])
     with pytest.raises(IntegrityError, match="CSL-C547"):
-        record(home, STORE, RID, ["ann"], [])
+        record(home, STORE, RID, ["chief"], [])
 
 
 @given(IDS, IDS)

@@ -17,8 +17,8 @@ from client.roles import ROLE_OF, ROLES, RoleList, require, require_for, roles_f
 from federation.errors import DocumentError, PolicyError, StorageError
 
 OWN = os.getuid()
-PEOPLE = {OWN: pwd.getpwuid(OWN).pw_name, 70_001: "ann", 70_002: "bob"}
-YAML = "operators: [ann, olga]\nanalysts: [ann]\nofficers: [bob]\n"
+PEOPLE = {OWN: pwd.getpwuid(OWN).pw_name, 70_001: "chief", 70_002: "bob"}
+YAML = "operators: [chief, olga]\nanalysts: [chief]\nofficers: [bob]\n"
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +57,7 @@ def code_of(home, *roles):
 def test_without_roles_the_owner_acts_in_every_role(home, monkeypatch):
     actor = require(home, "officer", "auditor")
     assert (actor.account, actor.role, actor.roles) == (PEOPLE[OWN], "officer", frozenset(ROLES))
-    sudo(monkeypatch, 70_001, "ann")
+    sudo(monkeypatch, 70_001, "chief")
     assert code_of(home, "operator") == "CSL-C542"
 
 
@@ -71,10 +71,10 @@ def test_another_user_is_nobody(home, monkeypatch):
 
 
 def test_a_colleagues_own_folder_with_links_to_the_vault_gives_no_role(home, monkeypatch):
-    """`sudo -u vault consilience ... --home /home/ann/mine`: the roles in it are hers, the files behind its links are the vault's."""
-    appoint(home, "officers: [ann]\n")
-    sudo(monkeypatch, 70_001, "ann")
-    assert require(home, "officer").account == "ann"
+    """`sudo -u vault consilience ... --home /home/chief/mine`: the roles in it are hers, the files behind its links are the vault's."""
+    appoint(home, "officers: [chief]\n")
+    sudo(monkeypatch, 70_001, "chief")
+    assert require(home, "officer").account == "chief"
     monkeypatch.setattr("client.roles.os.getuid", lambda: OWN + 1)
     monkeypatch.setattr("client.roles.os.geteuid", lambda: OWN + 1)
     assert code_of(home, "officer") == "CSL-C544"
@@ -82,7 +82,7 @@ def test_a_colleagues_own_folder_with_links_to_the_vault_gives_no_role(home, mon
 
 def test_behind_sudo_the_person_counts(home, monkeypatch):
     appoint(home)
-    sudo(monkeypatch, 70_001, "ann")
+    sudo(monkeypatch, 70_001, "chief")
     assert require(home, "analyst", "operator").role == "analyst"
     assert require(home, "officer", "operator").role == "operator"
     assert code_of(home, "officer") == "CSL-C542"
@@ -102,9 +102,9 @@ def test_with_roles_even_the_owner_needs_one(home):
     [
         ("70001", "bob"),
         ("70001", ""),
-        ("abc", "ann"),
-        ("-1", "ann"),
-        ("9" * 11, "ann"),
+        ("abc", "chief"),
+        ("-1", "chief"),
+        ("9" * 11, "chief"),
         ("70009", "#70009"),
         ("²", "x"),
     ],
@@ -147,7 +147,13 @@ def test_roles_of_another_owner_or_behind_a_link_are_no_roles(home, monkeypatch,
 
 @pytest.mark.parametrize(
     "text",
-    ["operators: ann\n", "chiefs: [ann]\n", "operators: [ann, 7]\n", "a: &x [1]\nb: *x\n", "operators: ['a b']\n"],
+    [
+        "operators: chief\n",
+        "chiefs: [chief]\n",
+        "operators: [chief, 7]\n",
+        "a: &x [1]\nb: *x\n",
+        "operators: ['a b']\n",
+    ],
 )
 def test_roles_that_are_no_roles_let_nobody_in(home, text):
     appoint(home, text)
@@ -161,9 +167,9 @@ def test_a_home_that_is_not_there(tmp_path):
 
 
 @given(
-    st.lists(st.sampled_from(["ann", "bob", "eve"])),
-    st.lists(st.sampled_from(["ann", "bob"])),
-    st.sampled_from(["ann", "bob", "eve"]),
+    st.lists(st.sampled_from(["chief", "bob", "eve"])),
+    st.lists(st.sampled_from(["chief", "bob"])),
+    st.sampled_from(["chief", "bob", "eve"]),
 )
 def test_a_person_has_the_roles_that_name_her(operators, auditors, name):
     roles = RoleList(operators=tuple(operators), auditors=tuple(auditors)).of(name)

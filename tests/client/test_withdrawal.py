@@ -45,16 +45,16 @@ def test_the_register_is_the_union_of_all_withdrawals(
 
 def test_the_version_changes_with_the_content_alone(home: Home) -> None:
     before = Withdrawals.load(home, STORE)
-    after = register(home, STORE, ["ann"])
+    after = register(home, STORE, ["chief"])
     content = home.withdrawn_file.read_bytes()
-    assert before.version != after.version == register(home, STORE, ["ann"]).version == before.plus(["ann"]).version
+    assert before.version != after.version == register(home, STORE, ["chief"]).version == before.plus(["chief"]).version
     assert home.withdrawn_file.read_bytes() == content  # the same again writes nothing
     assert Withdrawals.load(home, STORE).version == after.version
 
 
 def test_the_register_names_nobody_and_opens_with_its_key_alone(home: Home) -> None:
-    register(home, STORE, ["ann-canary"])
-    assert b"ann-canary" not in home.withdrawn_file.read_bytes()
+    register(home, STORE, ["chief-canary"])
+    assert b"chief-canary" not in home.withdrawn_file.read_bytes()
     assert home.withdrawn_file.stat().st_mode & 0o777 == 0o600
     with pytest.raises(IntegrityError, match="CSL-P522"):
         Withdrawals.load(home, b"t" * 32)
@@ -65,13 +65,13 @@ def test_a_register_that_is_gone_is_a_fault_and_not_an_empty_one(home: Home) -> 
     with pytest.raises(StorageError, match="CSL-C548"):
         create_register(home, STORE)
     home.withdrawn_file.unlink()
-    for attempt in (lambda: Withdrawals.load(home, STORE), lambda: register(home, STORE, ["ann"])):
+    for attempt in (lambda: Withdrawals.load(home, STORE), lambda: register(home, STORE, ["chief"])):
         with pytest.raises(IntegrityError, match="CSL-C545"):
             attempt()
 
 
 def test_a_full_disk_keeps_the_register_as_it_was(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = register(home, STORE, ["ann"])
+    before = register(home, STORE, ["chief"])
 
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")

@@ -17,8 +17,8 @@ prev: "1111111111111111111111111111111111111111111111111111111111111111"
 issued: 2026-01-01
 expires: 2030-01-01
 officers:
-  - {id: ann, key: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa}
-  - {id: bea, key: bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb}
+  - {id: chief, key: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa}
+  - {id: deputy, key: bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb}
 approval: {eyes: 2}
 purposes:
   - {id: marketing.churn, meaning: Keep customers, consent: profiling, budget: {epsilon: 1.0, delta: 1.0e-7}}
@@ -151,7 +151,7 @@ def test_nothing_changes_between_equal_policies():
         (("approval", "eyes"), 1),
         (("officers",), OLD.officers[:1]),
         (("officers", 0, "key"), "c" * 64),
-        (("officers", 1, "id"), "cleo"),
+        (("officers", 1, "id"), "third"),
         (("institution",), "birch"),
     ],
 )

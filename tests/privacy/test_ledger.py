@@ -259,13 +259,13 @@ def test_consent_is_written_at_each_reading_whether_it_changed_or_not(house):
 
 
 def test_looks_withdrawals_and_witnesses_stand_in_the_ledger(house):
-    house.ledger.access("view", "a list " + "x" * 500, actor="ann \ud800", role="analyst", count=3)
+    house.ledger.access("view", "a list " + "x" * 500, actor="chief \ud800", role="analyst", count=3)
     house.ledger.withdraw(count=2, registered=2, digest="1" * 64, reason="asked", actor="officer")
     head = house.ledger.tree_head()
     house.ledger.witnessed(head.size, head.root, ["the coordinator"])
     kinds = [entry.body.kind for entry in house.ledger.entries(2)]
     assert kinds == ["access", "withdraw", "witness"] and house.verify().valid
-    assert house.ledger.entry(2).body.data.actor == "ann ?" and len(house.ledger.entry(2).body.data.what) == 400
+    assert house.ledger.entry(2).body.data.actor == "chief ?" and len(house.ledger.entry(2).body.data.what) == 400
 
 
 def test_a_copy_is_one_moment_and_never_written_over_anything(house, tmp_path):
