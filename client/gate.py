@@ -16,6 +16,7 @@ from federation.study import StudySpec
 from privacy.decision import Terms, decide
 from privacy.ledger import Ledger
 from privacy.ledger.authority import standing
+from privacy.ledger.rules import nothing_remains
 from privacy.ledger.state import State
 from privacy.policy import Policy
 
@@ -104,8 +105,11 @@ class Gate:
         Raises
         ------
         PolicyError
-            CSL-C524 when nothing like it is reserved and open, or the policy now grants less; others as `decide`.
+            CSL-C524 when nothing like it is reserved and open, or the policy now grants less, CSL-P413 when entries were lost;
+            others as `decide`.
         """
+        if self._ledger.state().exhausted:
+            raise nothing_remains()
         spec, grant = study.spec, study.grant
         self.check_spec(spec)
         terms = self.decide(spec)

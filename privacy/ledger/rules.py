@@ -107,7 +107,7 @@ def _activate(state: State, body: PolicyEntry) -> State:
     accounts = retire_plan(state.plan, {"training": state.training, "holdout": state.holdout}, body.day)
     plan, accounts = open_plan(data, accounts, body.day)
     if plan is not None and state.exhausted:
-        raise _exhausted()
+        raise nothing_remains()
     update = {
         "policy_digest": data.sha256,
         "policy": data.policy,
@@ -216,7 +216,7 @@ def _reserve(state: State, body: Reserve, known: Known) -> State:
 def _check_in_force(state: State, body: Reserve) -> Limits:
     limits, policy, data = state.limits, state.policy, body.data
     if state.exhausted:
-        raise _exhausted()
+        raise nothing_remains()
     today = EPOCH + timedelta(days=body.day)
     if (
         limits is None
@@ -259,7 +259,8 @@ def _check_approved(state: State, body: Reserve, known: Known) -> None:
         )
 
 
-def _exhausted() -> PolicyError:
+def nothing_remains() -> PolicyError:
+    """Return the refusal of a ledger that may lack entries."""
     return PolicyError(
         "CSL-P413",
         "The ledger was restored from a copy that may lack entries: nothing remains to spend.",
@@ -278,7 +279,7 @@ def check_release(state: State, body: Release, known: Known) -> None:
     """
     reservation = _open(known.reservation)
     if state.exhausted:
-        raise _exhausted()
+        raise nothing_remains()
     charge = reservation.data.charge(body.data.account)
     if charge is None:
         raise PolicyError(

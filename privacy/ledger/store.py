@@ -237,7 +237,7 @@ class Store:
 
     def copy_to(self, path: Path) -> None:
         """Write a consistent copy of the whole file to `path`, which must not exist, while others may go on writing."""
-        with self._lock, translated(self.path):  # the lock: no half-done transaction of another thread is copied
+        with self._lock, translated(path):  # the lock: no half-done transaction of another thread is copied
             path.touch(mode=0o600, exist_ok=False)
             target = sqlite3.connect(path)
             try:
