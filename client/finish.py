@@ -5,18 +5,17 @@ Nothing of this leaves the institution, and the coordinator cannot see whether a
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError
 
-from client.adoption import Adoption, check_model
-from client.calibration import Calibration, CalibrationReport, calibrate, calibration_report
+from client.adoption import check_model
+from client.calibration import Calibration, calibrate, calibration_report
 from client.cohort import Cohort, load_cohort
 from client.config import NodeConfig
 from client.consent import consenting
+from client.decisions import KIND, Decision, InUse, decision_file
 from client.home import Home
 from client.lists import strip, write_list
 from client.names import Capacity, TopCustomers, choose
@@ -31,10 +30,9 @@ from federation.errors import IntegrityError, StorageError
 from federation.files import atomic_write
 from federation.messages import ModelDelivery, Receipts, Tensors, read_tensors
 from federation.networks import Network, build, load_weights, tensor_shapes
-from federation.signing import Hex32, verify
-from privacy.sealing import read_sealed, write_sealed
+from federation.signing import verify
+from privacy.sealing import write_sealed
 
-KIND = "decision"
 DEFAULT_CAPACITY = TopCustomers(customers=100)
 
 
@@ -48,52 +46,6 @@ def list_rules(home: Home) -> ListRules:
     """Read the home's `lists.yaml`; the defaults where there is none. Raises DocumentError as `federation.document.load_yaml`."""
     file = home.root / "lists.yaml"
     return load_yaml(file, ListRules) if file.exists() else ListRules()
-
-
-class Decision(Document):
-    """What the institution decided about one delivered model; local only."""
-
-    study: Name
-    rid: Hex32
-    model: Hex32
-    card: Hex32
-    decided: str
-    adoption: Adoption
-    calibration: Calibration | None = None
-    report: CalibrationReport | None = None
-    listed: Annotated[int, Field(ge=0)] | None = None
-    list_file: str | None = None
-
-
-def decision_file(home: Home, rid: str) -> Path:
-    """Return where the sealed decision about a study's model lies."""
-    return home.folder("models") / f"{rid}.decision.json"
-
-
-def read_decision(home: Home, rid: str, store_key: bytes) -> Decision | None:
-    """Open what was decided about a study's model; None where nothing was yet.
-
-    Raises
-    ------
-    IntegrityError
-        CSL-C552 when it is damaged; as `privacy.sealing.unseal`.
-    StorageError
-        CSL-P523 when the file cannot be read.
-    """
-    content = read_sealed(decision_file(home, rid), store_key, KIND)
-    try:
-        return None if content is None else Decision.model_validate_json(content)
-    except ValidationError as error:
-        raise IntegrityError(
-            "CSL-C552", f"The decision about study {rid[:12]} is damaged.", "Restore it from the backup."
-        ) from error
-
-
-class InUse(Document):
-    """Which study's model is in use for one contract and purpose."""
-
-    rid: Hex32
-    model: Hex32
 
 
 class Finish:

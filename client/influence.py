@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from client import lists
-from client.finish import InUse, read_decision
+from client.decisions import InUse, read_decision
 from client.home import Home
 from client.participation import Seen, recorded, studies_of
 from client.studies import OpenStudy, Studies

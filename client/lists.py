@@ -22,7 +22,7 @@ from client.calibration import Calibration
 from client.consent import Excluded
 from client.names import Capacity, Listed, TopCustomers, WorthWhile
 from client.reasons import REASONS
-from client.scoring import Scores
+from client.scores import Scores
 from federation.contract import Name, Text
 from federation.document import Document
 from federation.encoding import sha256_hex

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from client.calibration import Floats
-from client.scoring import Scores
+from client.scores import Scores
 from federation.document import Document
 from federation.errors import DataError
 

@@ -10,8 +10,9 @@ from rich.table import Table
 from client.check import CheckReport, check
 from client.config import NodeConfig, load_node
 from client.consent import Excluded
+from client.decisions import Decision, read_decision
 from client.desk import HERE, HomeOption, JsonOption, home_at, open_reader, open_withdrawals, print_json
-from client.finish import Decision, ListRules, list_rules, read_decision
+from client.finish import ListRules, list_rules
 from client.home import Home
 from client.install import install
 from client.names import WorthWhile

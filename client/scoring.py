@@ -7,8 +7,7 @@ one column is set to what is typical at this institution and the others stay; th
 says "approximate".
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -16,7 +15,8 @@ from numpy.typing import NDArray
 
 from client.calibration import Calibration, Floats
 from client.cohort import Cohort, Columns
-from client.reasons import REASONS, SMALLEST, sentence, strongest, typical_value
+from client.reasons import typical_value
+from client.scores import Scores
 from federation.basis import Basis, Kind
 from federation.contract import FeatureContract
 from federation.networks import Network, encode, weights_of
@@ -24,49 +24,6 @@ from federation.study import MlpModel, Model
 
 # Rows encoded at once: bounds memory whatever the number of customers.
 CHUNK = 65_536
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Scored customers, in the cohort's order.
-
-    `logit` and calibrated `probability` of the label are float64 [n]. `movement`, float32 [n, columns of the
-    contract], is how far each column moved the logit against the average customer; `typical` holds each column's
-    typical value; `exact` says whether movements add up to the logit.
-    """
-
-    contract: FeatureContract
-    cohort: Cohort
-    logit: Floats
-    probability: Floats
-    movement: NDArray[np.float32]
-    typical: tuple[float, ...]
-    exact: bool
-
-    def __len__(self) -> int:
-        """Return the number of customers."""
-        return len(self.logit)
-
-    def reasons(self, rows: Sequence[int] | NDArray[np.int64]) -> list[tuple[str, ...]]:
-        """Return each row's three strongest reasons in words, strongest first; "" where fewer moved the score."""
-        chosen = np.asarray(rows, dtype=np.int64)
-        moved = self.movement[chosen]
-        return [
-            self._words(int(row), moved[place], order)
-            for place, (row, order) in enumerate(zip(chosen, strongest(moved), strict=True))
-        ]
-
-    def _words(self, row: int, moved: NDArray[np.float32], order: NDArray[np.int64]) -> tuple[str, ...]:
-        texts = [
-            self._sentence(row, int(place), float(moved[place])) for place in order if abs(moved[place]) > SMALLEST
-        ]
-        return tuple(texts + [""] * (REASONS - len(texts)))
-
-    def _sentence(self, row: int, place: int, movement: float) -> str:
-        column = self.contract.columns[place]
-        values = self.cohort.columns.get(column.name)
-        value = self.typical[place] if values is None else float(values[row])
-        return sentence(column, value, self.typical[place], movement, exact=self.exact)
 
 
 def logits_of(model: Model, contract: FeatureContract, network: Network, columns: Columns) -> Floats:

@@ -18,7 +18,8 @@ import numpy as np
 from flwr.app import RecordDict
 
 from client.config import load_node
-from client.finish import Finish, decision_file
+from client.decisions import decision_file
+from client.finish import Finish
 from client.gate import Gate
 from client.home import Home, check_unlocked
 from client.participation import consent_digest, record

@@ -14,7 +14,7 @@ from flwr.clientapp import ClientApp
 from client.adoption import delong
 from client.app import VaultShelf, make_app
 from client.config import load_node
-from client.finish import read_decision
+from client.decisions import read_decision
 from client.home import Home
 from client.lists import read_list
 from client.names import Listed

@@ -9,7 +9,7 @@ from typing import Any
 from flwr.app import RecordDict
 
 from client import lists
-from client.finish import Decision, read_decision
+from client.decisions import Decision, read_decision
 from client.home import Home
 from client.lists import NameList
 from client.unlock import unlock

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from client import finish, lists
-from client.finish import decision_file, read_decision
+from client.decisions import decision_file, read_decision
 from client.home import Home
 from client.unlock import unlock
 from client.withdrawal import Withdrawals, register

@@ -16,7 +16,7 @@ from client import lists
 from client.calibration import Calibration
 from client.lists import COLUMNS, SUFFIXES, NameList, Written, newest, read_list, safe_cell, stems, strip, write_list
 from client.names import Listed, TopCustomers, WorthWhile, choose
-from client.scoring import Scores
+from client.scores import Scores
 from federation.encoding import sha256_hex
 from federation.errors import IntegrityError, StorageError
 from tests.client.test_names import KEY, agreed, scores

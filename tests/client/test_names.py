@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from client.cohort import Cohort
 from client.names import TopCustomers, WorthWhile, choose
-from client.scoring import Scores
+from client.scores import Scores
 from federation.contract import FeatureContract, FlagColumn
 from federation.errors import DataError
 

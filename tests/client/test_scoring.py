@@ -13,7 +13,8 @@ from client import scoring
 from client.calibration import Calibration
 from client.cohort import Cohort
 from client.reasons import amount, number, own_value, short_meaning, strongest, typical_value
-from client.scoring import Scores, logits_of, score
+from client.scores import Scores
+from client.scoring import logits_of, score
 from federation.contract import CategoricalColumn, FeatureContract, FlagColumn, NumericColumn
 from federation.document import load_yaml
 from federation.networks import Network, build, load_weights, weights_of
