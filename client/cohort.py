@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from client import features, tables
 from client.config import Mapping, NodeConfig, Source, TableMapping
-from client.consent import Excluded, attach_consent
+from client.consent import Excluded, agreed, attach_consent
 from client.sources import Session
 from client.tables import Want
 from client.validation import ColumnFacts, Findings
@@ -105,6 +105,8 @@ def read_cohort(
             cohort = _from_table(session, mapping, contract, want, findings)
         else:
             cohort = _from_log(session, mapping, contract, declaration, want, findings)
+        if want == "learn":
+            findings.consented = agreed(session)
     _describe(cohort, contract, findings)
     if not len(cohort):
         findings.fault("CSL-C109", contract.name, f'no customer is left for the purpose "{purpose}"')

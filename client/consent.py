@@ -72,7 +72,12 @@ def consenting(node: NodeConfig, purpose: str, excluded: Excluded | None = None)
     with Session(node, sources) as session:
         attach_consent(session, node, purpose, findings, excluded)
         findings.stop_on_faults()
-        return frozenset(str(row[0]) for row in session.rows(f"SELECT customer FROM {CONSENTED}"))
+        return agreed(session)
+
+
+def agreed(session: Session) -> frozenset[str]:
+    """Return the identifiers in the table `consented` of this session."""
+    return frozenset(str(row[0]) for row in session.rows(f"SELECT customer FROM {CONSENTED}"))
 
 
 def known_customers(node: NodeConfig) -> frozenset[str]:

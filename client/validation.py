@@ -84,6 +84,9 @@ class Findings:
     customers: int = 0
     without_consent: int = 0
     used: int = 0
+    consented: frozenset[str] = (
+        frozenset()
+    )  # everybody who agreed, by the same reading; only where it was read to learn
 
     def fault(self, code: str, where: str, detail: str = "", count: int | None = None) -> None:
         """Add a structural fault; `stop_on_faults` raises them together."""

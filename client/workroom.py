@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from client.cohort import Cohort, load_cohort, split
 from client.config import NodeConfig
-from client.consent import Excluded, consenting
+from client.consent import Excluded
 from client.rowwise import rowwise_logits
 from client.studies import OpenStudy
 from client.training import gradient_sum, local_steps
@@ -56,8 +56,8 @@ class Workroom:
         draft = study.spec.draft
         fault = None
         try:
-            consented = consenting(node, consent, excluded)
-            cohort, _ = load_cohort(node, contract, declaration, consent, "learn", excluded)
+            cohort, findings = load_cohort(node, contract, declaration, consent, "learn", excluded)
+            consented = findings.consented  # of the very reading that the cohort is from
             learning, heldout = split(cohort, draft.holdout, holdout_key)
             training = encode(draft.model, contract, learning.columns)
         except Exception as error:  # noqa: BLE001 - after the grant no fault may show, foreseen or not: nobody takes part instead
