@@ -9,7 +9,7 @@ import typer
 
 from client.home import Home
 from client.withdrawal import Withdrawals
-from federation.errors import StorageError
+from federation.errors import DocumentError, StorageError
 from privacy.keys import read_public
 from privacy.ledger import LedgerReader
 
@@ -54,6 +54,13 @@ def open_withdrawals(home: Home, store_key: bytes) -> Withdrawals:
     with open_reader(home) as reader:
         least = reader.state().withdrawn
     return Withdrawals.load(home, store_key, least)
+
+
+def nobody_to_ask() -> DocumentError:
+    """Return what to raise where a question needs a yes and nobody sits there."""
+    return DocumentError(
+        "CSL-C630", "Nobody can be asked here, and this needs a yes.", "Give --yes, or run it on a terminal."
+    )
 
 
 def print_json(value: object) -> None:

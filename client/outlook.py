@@ -168,14 +168,13 @@ def _effect(item: Spending, cost: Cost, state: State) -> Effect:
     later = total([item.used, cost])
     room = fits(item.bound, item.used, cost) or cost == NOTHING
     after = replace(item, spent=total([item.spent, cost]))
-    capacity = max(item.bound.capacity.nano, 1)
     return Effect(
         item=item,
         cost=cost,
         before=used_epsilon(item, state),
         after=used_epsilon(item, state) if cost == NOTHING else enforced(item, later),
         left=after.left_epsilon if room else item.left_epsilon,
-        share=max(cost.nano / capacity, cost.femto / max(item.bound.capacity.femto, 1)),
+        share=item.bound.share(cost),
         fits=room and not item.exhausted,
         again=0 if item.exhausted else _room(item, later, cost),
     )

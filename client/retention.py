@@ -17,9 +17,9 @@ from client.replies import SUFFIX as REPLY
 from federation.errors import StorageError
 from privacy.ledger import Ledger, LedgerReader
 from privacy.ledger.entries import MILLISECONDS_A_DAY, Close
+from privacy.ledger.state import EPOCH
 from privacy.policy import Retention
 
-EPOCH = date(1970, 1, 1)
 VAULT = "vault"
 LEFT_OVER_DAYS = 1
 _FOLDERS = ("lists", "replies", "participation", "models")

@@ -6,7 +6,7 @@ can lock it: a note counts only under the vault's own signature, and a vault sig
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -42,8 +42,7 @@ from federation.messages import (
     pack,
     unpack,
 )
-from federation.note import Checkpoint, Submission, cosign, gather, open_note, parse_note, sign_checkpoint
-from privacy.ledger.audit import Witness as Seen
+from federation.note import Checkpoint, Submission, cosign, gather, parse_note, sign_checkpoint
 from privacy.ledger.state import State
 
 logger = logging.getLogger("consilience.vault")
@@ -331,45 +330,15 @@ class Witness:
             known = self.own()
             if known is not None and (known.generation, known.size) > (head.generation, head.size):
                 return
-            text = gather(known.text, [head.text]) if known is not None and _same(known, head) else head.text
+            text = gather(known.text, [head.text]) if known is not None and known.is_tree_of(head) else head.text
             atomic_write(self._folder / OWN, text.encode(), 0o600)
 
     def _is_news(self, before: Head | None, head: Head) -> bool:
         """Return whether the ledger should hear of it: never of a head whose only new entry says that the last one was witnessed."""
         if before is None or before.generation != head.generation:
             return True
-        known = self._own(before.text) if _same(before, head) else None
+        known = self._own(before.text) if before.is_tree_of(head) else None
         return head.size > before.size + 1 or (known is not None and not set(head.cosigners) <= set(known.cosigners))
-
-
-def witness_of(text: str, keys: Charter | Mapping[str, str]) -> Seen:
-    """Return the tree head in a note, signed by its log: what `verify` takes as its witness.
-
-    By the charter it also says after how many restorations with losses it was signed.
-
-    Parameters
-    ----------
-    text:
-        The note.
-    keys:
-        The charter, or name -> public key (64 hexadecimal digits) with the origin's among them.
-
-    Raises
-    ------
-    DocumentError, IntegrityError
-        CSL-F203, CSL-F611 to CSL-F614 when the note is malformed, forged, or not signed by its log.
-    """
-    if isinstance(keys, Charter):
-        head = open_head(text, keys)
-        return Seen(head.size, head.root, head.generation, "the note")
-    opened = open_note(text, keys)
-    if opened.checkpoint.origin not in opened.signers:
-        raise IntegrityError("CSL-F613", "The note is not signed by its log.", "Ask the institution for its note.")
-    return Seen(opened.checkpoint.size, opened.checkpoint.root, who="the note")
-
-
-def _same(one: Head, other: Head) -> bool:
-    return (one.generation, one.size, one.root) == (other.generation, other.size, other.root)
 
 
 def _not_theirs() -> IntegrityError:

@@ -1,4 +1,4 @@
-"""Figures and times as a report writes them."""
+"""Figures and times as reports and commands write them."""
 
 import time
 

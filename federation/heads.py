@@ -40,6 +40,10 @@ class Head:
     text: str
     cosigners: Mapping[str, int] = field(default_factory=dict)
 
+    def is_tree_of(self, other: "Head") -> bool:
+        """Return whether both are of the same tree, whoever cosigned them."""
+        return (self.generation, self.size, self.root) == (other.generation, other.size, other.root)
+
 
 def origin_of(federation: str, member: str, generation: int = 0) -> str:
     """Return the origin of a member's ledger after `generation` restores; without a generation, the member's name as a witness."""

@@ -59,6 +59,10 @@ class Bound(Document):
     delta: float
     capacity: Cost
 
+    def share(self, cost: Cost) -> float:
+        """Return the part of the capacity that a cost takes: the larger of its two numbers' parts."""
+        return max(cost.nano / max(self.capacity.nano, 1), cost.femto / max(self.capacity.femto, 1))
+
 
 def total(costs: Iterable[Cost]) -> Cost:
     """Return the sum of `costs`, exact."""

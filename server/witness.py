@@ -122,7 +122,7 @@ class WitnessDesk:
                 raise
             check_proof(before, head, asked.old, [bytes.fromhex(node) for node in answer.proof])
             text = cosign(head.text, self._key, coordinator_name(self._charter.federation), self._now())
-            if before is not None and _same(before, head):
+            if before is not None and before.is_tree_of(head):
                 text = gather(before.text, [text])
             head = replace(head, text=text)
             self._shelf.keep(head)
@@ -131,7 +131,7 @@ class WitnessDesk:
     def prove(self, member: str, reply: RecordDict, asked: HeadRequest, head: Head) -> tuple[str, ...]:
         """Return a member's proof from another size to a head that was taken; its own witness checks it. Raises as `take`."""
         answer, found = self._read(member, reply, asked)
-        if not _same(found, head):
+        if not found.is_tree_of(head):
             raise _other_head()
         return answer.proof
 
@@ -158,7 +158,7 @@ class WitnessDesk:
         with self._shelf.locked():
             last = self._shelf.last(head.member)
             # another study may have brought a newer head meanwhile
-            if last is not None and _same(last, whole):
+            if last is not None and last.is_tree_of(whole):
                 self._shelf.keep(replace(whole, text=gather(last.text, [whole.text])))
         return whole, head.size
 
@@ -348,10 +348,6 @@ class _Exchange:
 
     def _leave_out(self, member: str, failure: Failure) -> None:
         self._on_event(LeftOut(PHASE, 0, member, failure.code, failure.reason))
-
-
-def _same(one: Head, other: Head) -> bool:
-    return (one.generation, one.size, one.root) == (other.generation, other.size, other.root)
 
 
 def _failure(error: ConsilienceError) -> Failure:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from client.evidence.gather import Gathered, MonthSpent
-from client.evidence.words import percent, plain
+from client.words import percent, plain
 from federation.errors import PolicyError
 from privacy.cost import NOTHING, Cost
 from privacy.filter import Limits, cost_epsilon
@@ -27,7 +27,7 @@ def budget_rows(spent: Sequence[Spending]) -> list[dict[str, Any]]:
             "reserved": enforced(item, item.reserved),
             "used": enforced(item, item.used),
             "left": plain(item.left_epsilon),
-            "share": percent(_share(item.used, item.bound.capacity)),
+            "share": percent(item.bound.share(item.used)),
         }
         for item in spent
     ]
@@ -74,11 +74,7 @@ def _shares(sums: MonthSpent, limits: Limits | None) -> list[str]:
     """Return what was reserved as a share of the life budget, by account."""
     if limits is None:
         return ["" for _ in ACCOUNTS]
-    return [percent(_share(sums.costs[name], limits.life.capacity)) for name in ACCOUNTS]
-
-
-def _share(used: Cost, capacity: Cost) -> float:
-    return max(used.nano / max(capacity.nano, 1), used.femto / max(capacity.femto, 1))
+    return [percent(limits.life.share(sums.costs[name])) for name in ACCOUNTS]
 
 
 def _alone(sums: MonthSpent, account: str, limits: Limits | None) -> str:

@@ -1,10 +1,10 @@
 """How much of each budget was used, over time: a drawing in plain SVG that needs no other file."""
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from client.evidence.gather import Point
+from client.words import day_of
 
 WIDTH, HEIGHT = 720, 236
 LEFT, TOP, BOTTOM, GAP = 44, 34, 34, 52
@@ -62,8 +62,8 @@ def _frame(panel: _Panel, title: str) -> str:
             f'<text class="tick" x="{panel.x - 7:.1f}" y="{y + 3.5:.1f}" text-anchor="end">{_tick(share)}</text>'
         )
     base = HEIGHT - BOTTOM + 17
-    parts.append(f'<text class="tick" x="{panel.x:.1f}" y="{base}">{_day(panel.begin)}</text>')
-    parts.append(f'<text class="tick" x="{right:.1f}" y="{base}" text-anchor="end">{_day(panel.end)}</text>')
+    parts.append(f'<text class="tick" x="{panel.x:.1f}" y="{base}">{day_of(panel.begin)}</text>')
+    parts.append(f'<text class="tick" x="{right:.1f}" y="{base}" text-anchor="end">{day_of(panel.end)}</text>')
     return "".join(parts)
 
 
@@ -80,7 +80,3 @@ def _step(panel: _Panel, values: Sequence[tuple[int, float]], kind: str) -> str:
         last = y
     path.append(f"H{panel.x + panel.width:.1f}")
     return f'<path class="{kind}" d="{"".join(path)}"/>'
-
-
-def _day(ts: int) -> str:
-    return time.strftime("%Y-%m-%d", time.gmtime(min(ts, 253_402_300_799_000) / 1000))

@@ -270,9 +270,5 @@ def _shares(state: State) -> tuple[float, float, float, float]:
     for name in ACCOUNTS:
         account = state.account(name)
         for bound, used in ((limits.life, account.life), (limits.period, account.all.spent(day, days))):
-            shares.append(max(_share(used.nano, bound.capacity.nano), _share(used.femto, bound.capacity.femto)))
+            shares.append(min(bound.share(used), 1.0))
     return (shares[0], shares[1], shares[2], shares[3])
-
-
-def _share(used: int, capacity: int) -> float:
-    return min(used / max(capacity, 1), 1.0)

@@ -19,7 +19,7 @@ from client.evidence.gather import Gathered, Listed
 from client.evidence.manifest import SIGNED_ONLY, Manifest
 from client.evidence.papers import Papers
 from client.evidence.study_view import StudyNames, approval_rows, model_rows, study_blocks
-from client.evidence.words import day_of, moment_of, percent, plain
+from client.words import day_of, moment_of, percent, plain
 from federation.contract import CategoricalColumn, FeatureContract, FlagColumn, Label, NumericColumn
 from federation.errors import PolicyError
 from privacy.comparison import changes

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.status import Status
 
 from client.evidence.verdict import Verdict
-from client.evidence.words import moment_of
+from client.words import moment_of
 from privacy.ledger import Finding, Verification
 
 EVERY = 250

@@ -5,8 +5,8 @@ from typing import Any
 from client.evidence.budget_view import ACCOUNT_NAMES
 from client.evidence.gather import Gathered, ReleaseGroup, Study
 from client.evidence.papers import Papers
-from client.evidence.words import moment_of, plain, size_of
 from client.studies import OpenStudy
+from client.words import moment_of, plain, size_of
 from privacy.ledger.entries import ApproveData, ReserveData
 
 

@@ -10,7 +10,7 @@ import typer
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from rich.console import Console
 
-from client.desk import HERE, HomeOption, JsonOption, home_at, print_json
+from client.desk import HERE, HomeOption, JsonOption, home_at, nobody_to_ask, print_json
 from client.home import Home
 from client.inbox import several
 from client.officer.keys import PassphraseFd, PassphraseFile
@@ -229,9 +229,7 @@ def _agree(question: str) -> None:
         if sys.stdin.isatty():
             raise
         typer.echo("", err=True)
-        raise DocumentError(
-            "CSL-C630", "Nobody can be asked here, and this needs a yes.", "Give --yes, or run it on a terminal."
-        ) from None
+        raise nobody_to_ask() from None
     if not agreed:
         raise typer.Abort
 

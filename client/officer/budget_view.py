@@ -7,8 +7,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from client.officer.study_view import figure, moment
+from client.officer.study_view import figure
 from client.outlook import enforced, used_epsilon
+from client.words import moment_of
 from privacy import accounting
 from privacy.cost import NOTHING
 from privacy.ledger import LedgerReader, Spending
@@ -32,7 +33,7 @@ def budget_facts(reader: LedgerReader, now: int, tight: bool) -> dict[str, Any]:
     policy, limits = state.policy, state.limits
     return {
         "member": state.member,
-        "time": moment(max(now, state.ts)),
+        "time": moment_of(max(now, state.ts)),
         "policy": None if policy is None else {"version": policy.version, "digest": state.policy_digest},
         "mode": None if policy is None else policy.budget.mode,
         "filter": None if limits is None else limits.filter.model_dump(),
@@ -45,7 +46,6 @@ def budget_facts(reader: LedgerReader, now: int, tight: bool) -> dict[str, Any]:
 def _row(item: Spending, state: State) -> dict[str, Any]:
     used = used_epsilon(item, state)
     reserved = used if item.spent == NOTHING else enforced(item, item.reserved)
-    capacity = item.bound.capacity
     return {
         "account": item.account,
         "budget": item.budget,
@@ -56,8 +56,8 @@ def _row(item: Spending, state: State) -> dict[str, Any]:
         "reserved_epsilon": reserved,
         "used_epsilon": used,
         "left_epsilon": item.left_epsilon,
-        "used_share": max(item.used.nano / max(capacity.nano, 1), item.used.femto / max(capacity.femto, 1)),
-        "capacity": capacity.model_dump(),
+        "used_share": item.bound.share(item.used),
+        "capacity": item.bound.capacity.model_dump(),
         "spent": item.spent.model_dump(),
         "reserved": item.reserved.model_dump(),
         "tight_epsilon": None,

@@ -13,8 +13,9 @@ from typing import Annotated, Any
 import typer
 
 from client.desk import HERE, HomeOption, home_at, open_reader
-from client.officer.study_view import moment, printable
+from client.officer.study_view import printable
 from client.roles import require_for
+from client.words import moment_of
 from federation.errors import DocumentError
 from privacy.ledger import Entry, LedgerReader, Reservation
 from privacy.ledger.entries import (
@@ -200,7 +201,7 @@ def entry_row(entry: Entry, known: Known) -> dict[str, Any]:
     body = entry.body
     return {
         "seq": body.seq,
-        "time": moment(body.ts),
+        "time": moment_of(body.ts),
         "kind": body.kind,
         "study": known.study(body),
         "rid": body.rid,

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from client.answers import answers_of, read_flags
-from client.desk import HERE, HomeOption, JsonOption, home_at, open_reader, print_json
+from client.desk import HERE, HomeOption, JsonOption, home_at, nobody_to_ask, open_reader, print_json
 from client.home import Home
 from client.interview import complete
 from client.officer.keys import PassphraseFd, PassphraseFile
@@ -397,9 +397,7 @@ def _confirm(question: str, yes: bool) -> None:
     if yes:
         return
     if not _somebody_is_there():
-        raise DocumentError(
-            "CSL-C630", "Nobody can be asked here, and this needs a yes.", "Give --yes, or run it on a terminal."
-        )
+        raise nobody_to_ask()
     if not typer.confirm(question):
         raise typer.Abort
 

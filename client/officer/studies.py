@@ -15,7 +15,6 @@ from client.officer.study_view import (
     STANDINGS,
     decision_rows,
     missing_words,
-    moment,
     outlook_facts,
     print_outlook,
     print_study,
@@ -27,6 +26,7 @@ from client.officer.study_view import (
 from client.outlook import Outlook, look_ahead, terms_of
 from client.roles import require_for
 from client.studies import OpenStudy, Studies
+from client.words import moment_of
 from federation.charter import Charter
 from federation.errors import IntegrityError, PolicyError
 from privacy.ledger import LedgerReader, system_clock
@@ -86,7 +86,7 @@ def _inbox_row(study: PendingStudy, charter: Charter, reader: LedgerReader) -> d
         "asked_by": f"coordinator of {study.spec.federation}",
         "epsilon": study.epsilon,
         "delta": study.delta,
-        "since": moment(study.received),
+        "since": moment_of(study.received),
         "status": status,
         "decisions": decision_rows(state.policy, state.policy_digest, reader.decisions(study.rid)),
         "missing": missing if refusal is None else f"{missing}: {refusal.code}",
@@ -199,7 +199,7 @@ def study_sight(home: Home, reader: LedgerReader, sight: Sight) -> tuple[dict[st
     facts |= {
         "status": status,
         "status_words": words if refusal is None else f"{words}: {refusal.code}  {refusal.cause}",
-        "received": moment(study.received) if isinstance(study, PendingStudy) else None,
+        "received": moment_of(study.received) if isinstance(study, PendingStudy) else None,
         "decisions": decision_rows(state.policy, state.policy_digest, reader.decisions(study.rid)),
         "outlook": outlook_facts(outlook) if outlook is not None else None,
         "granted": reservation_facts(held) if held is not None else None,

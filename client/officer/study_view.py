@@ -1,7 +1,6 @@
 """A study as an officer reads it before she decides: every figure and every word from the signed documents themselves."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 from rich import box
@@ -54,11 +53,6 @@ def column_words(column: Any) -> str:  # noqa: ANN401 - one of the contract's th
 def printable(text: str) -> str:
     """Return a text without control characters, which could make a terminal show something else than what stands there."""
     return "".join(mark if mark.isprintable() or mark == "\n" else "\N{REPLACEMENT CHARACTER}" for mark in text)
-
-
-def moment(milliseconds: int) -> str:
-    """Write a ledger's time (milliseconds since 1970) as date and time in UTC."""
-    return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def decision_rows(policy: Policy | None, digest: str | None, decisions: Sequence[ApproveData]) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from client.evidence.chart import usage_chart
 from client.evidence.gather import MOST_POINTS, Gathered, Point
 from client.evidence.manifest import REPORT
 from client.evidence.verdict import verify_pack
-from client.evidence.words import day_of, percent, plain, size_of
+from client.words import day_of, percent, plain, size_of
 from tests.client.evidence_home import live, months
 
 

@@ -10,7 +10,6 @@ from typer.testing import CliRunner
 
 from client.home import Home
 from client.officer.witness import register
-from client.witness import witness_of
 from federation.errors import ConsilienceError
 from federation.heads import open_head, origin_of
 from federation.messages import CosignedNote, HeadRequest, Hello, LedgerHead, NoteKept, Refusal, pack, unpack
@@ -64,7 +63,7 @@ def test_a_note_goes_out_is_cosigned_elsewhere_and_comes_home(town: Town, tmp_pa
     with reader(town.homes["alder"], town, "alder") as ledger:
         last = ledger.entry(ledger.state().size - 1)
         assert last.body.kind == "witness"
-        head = witness_of(back.read_text(), town.charter)
+        head = open_head(back.read_text(), town.charter)
         assert (head.size, head.root) == (last.body.data.size, last.body.data.root)
         assert head.size == ledger.state().size - 1
 
