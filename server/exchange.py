@@ -5,9 +5,9 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from flwr.app import ConfigRecord, Message, RecordDict
-from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
+from federation.flower.errors import UNREACHABLE
 from federation.messages import RECORD
 
 # The pause between two looks at the grid grows with the time waited, so that a fast round loses about a twentieth to it and a slow one does
@@ -17,8 +17,6 @@ _PAUSE_LEAST = 0.002
 _PAUSE_MOST = 0.5
 # Somebody who was silent in the round before is asked again, and waited for as long as everybody else took, but at least this long.
 _GRACE_SECONDS = 0.25
-
-_UNREACHABLE = {ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE, ErrorCode.NODE_UNAVAILABLE}
 
 
 @dataclass(frozen=True)
@@ -95,7 +93,7 @@ def _answer(found: list[Message], seconds: float) -> Answer:
         return Failure("CSL-S203", "answered one request more than once")
     reply = found[0]
     if reply.has_error():
-        if reply.error.code in _UNREACHABLE:
+        if reply.error.code in UNREACHABLE:
             return Failure("CSL-S205", f"cannot be reached (Flower error {reply.error.code})")
         # The error's text comes from the node's machine and may hold anything: it is neither shown nor kept.
         return Failure("CSL-S204", f"failed while it answered (Flower error {reply.error.code})")

@@ -15,10 +15,10 @@ from uuid import uuid4
 
 from flwr.app import Context, Error, Message, RecordDict, UserConfig
 from flwr.clientapp import ClientApp
-from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode
 from flwr.serverapp import Grid, ServerApp
-from flwr.supercore.run import Run
-from flwr.supercore.task_identity import TaskIdentity
+
+from federation.flower.errors import APP_FAILED, NODE_AWAY
+from federation.flower.local import LINK_NODE_ID, Run, empty_run, identify
 
 RUN_ID = 1
 TASK_ID = 1
@@ -95,7 +95,7 @@ class LocalGrid(Grid):
         self._closing = threading.Event()
         self._news = threading.Condition()
         self._replies: dict[str, list[Message]] = {}
-        self.set_run(Run.create_empty(RUN_ID))
+        self.set_run(empty_run(RUN_ID))
 
     def __enter__(self) -> Self:
         return self
@@ -111,9 +111,7 @@ class LocalGrid(Grid):
     def set_run(self, run: Run) -> None:
         """Set the run, and Flower's identity of the task that messages are made in."""
         self._run = run
-        TaskIdentity.run_id = run.run_id
-        TaskIdentity.node_id = SUPERLINK_NODE_ID
-        TaskIdentity.task_id = TASK_ID
+        identify(TASK_ID, run.run_id, LINK_NODE_ID)
 
     @property
     def run(self) -> Run:
@@ -199,7 +197,7 @@ class LocalGrid(Grid):
                 return node.app(request, node.context)
             except Exception as error:  # noqa: BLE001 - stands for the boundary of the node's process, and answers as Flower does there
                 reason = f"{type(error)}:<'{error}'>"
-                return Message(Error(code=ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason=reason), reply_to=request)
+                return Message(Error(code=APP_FAILED, reason=reason), reply_to=request)
 
 
 def _raise_bug(future: "Future[None]") -> None:
@@ -210,11 +208,11 @@ def _raise_bug(future: "Future[None]") -> None:
 
 def _superlink_error(request: Message) -> Message:
     """Answer in a node's place, as the SuperLink does: from its own node id."""
-    reply = Message(Error(code=ErrorCode.NODE_UNAVAILABLE, reason="Node Unavailable"), reply_to=request)
-    reply.metadata.__dict__["_src_node_id"] = SUPERLINK_NODE_ID
+    reply = Message(Error(code=NODE_AWAY, reason="Node Unavailable"), reply_to=request)
+    reply.metadata.__dict__["_src_node_id"] = LINK_NODE_ID
     return reply
 
 
 def run_study(server_app: ServerApp, grid: LocalGrid, run_config: UserConfig | None = None) -> None:
     """Execute a ServerApp on a local grid; its errors rise."""
-    server_app(grid, Context(RUN_ID, SUPERLINK_NODE_ID, {}, RecordDict(), dict(run_config or {})))
+    server_app(grid, Context(RUN_ID, LINK_NODE_ID, {}, RecordDict(), dict(run_config or {})))

@@ -1,0 +1,350 @@
+"""Taking tasks from Flower's Runtime API and answering them in this process: a vault's worker, or the coordinator's study loop.
+
+Flower's own workers install and run the bundle that was pushed. These do not: they read the message or open the grid, and the caller runs
+the code that is installed here. A bundle is only compared by its digest.
+"""
+
+import base64
+import hashlib
+import json
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self
+
+import httpx
+from flwr.app import Message
+from flwr.app.message import remove_content_from_message
+from flwr.common.constant import SubStatus
+from flwr.common.serde import fab_from_proto, message_from_proto, message_to_proto, run_from_proto
+from flwr.proto.message_pb2 import Message as ProtoMessage
+from flwr.proto.node_pb2 import Node
+from flwr.proto.runtime_pb2 import (
+    AcquireTaskRequest,
+    PullAppMessagesRequest,
+    PullTaskInputRequest,
+    PushAppMessagesRequest,
+    PushTaskOutputRequest,
+    SendTaskHeartbeatRequest,
+)
+from flwr.serverapp import Grid
+from flwr.supercore.constant import TaskType
+from flwr.supercore.inflatable.inflatable_object import (
+    get_all_nested_objects,
+    get_object_tree,
+    no_object_id_recompute,
+)
+from flwr.supercore.inflatable.inflatable_protobuf_utils import (
+    make_confirm_message_received_fn_protobuf,
+    make_pull_object_fn_protobuf,
+    make_push_object_fn_protobuf,
+)
+from flwr.supercore.inflatable.inflatable_utils import pull_and_inflate_object_from_tree, push_objects
+from flwr.supercore.interceptors import (
+    RuntimeTokenHttpInterceptor,
+    RuntimeVersionHttpInterceptor,
+    SuperExecAuthHttpInterceptor,
+)
+from flwr.supercore.retry import RetryInvoker, exponential
+from flwr.supercore.runtime import RuntimeHttpClient
+from flwr.superlink.grid import HttpGrid
+
+from federation.errors import StorageError
+from federation.files import atomic_write
+from federation.flower.backoff import FIRST_SECONDS, LONGEST_SECONDS, shorten_backoff
+from federation.flower.errors import is_gone
+from federation.flower.local import identify
+
+logger = logging.getLogger("consilience.flower")
+Kind = Literal["client", "server"]
+_TYPES: dict[Kind, str] = {"client": TaskType.CLIENT_APP, "server": TaskType.SERVER_APP}
+_COMPONENTS: dict[Kind, str] = {"client": "flwr-clientapp", "server": "flwr-serverapp"}
+_ACQUIRE = frozenset({"/flwr.proto.Runtime/AcquireTask"})
+HEARTBEAT_SECONDS = 10.0
+MAX_RETRY_SECONDS = 5
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A task that this process has taken: `token` opens it, and nobody else can take it while heartbeats come."""
+
+    token: str
+    task_id: int
+    run_id: int
+    kind: Kind
+
+
+class TaskDesk:
+    """Asks one Runtime API for tasks of one kind. Not for several threads at once."""
+
+    def __init__(self, address: str, ca: bytes | None, secret: bytes, kind: Kind) -> None:
+        """Connect lazily to `address` (host:port); `ca` is the authority's PEM, or None for plain HTTP on loopback."""
+        self._kind: Kind = kind
+        self._client = RuntimeHttpClient.from_server_address(
+            server_address=address,
+            insecure=ca is None,
+            root_certificates=ca,
+            interceptors=[
+                RuntimeVersionHttpInterceptor(component_name="SuperExec"),
+                SuperExecAuthHttpInterceptor(master_secret=secret, protected_methods=_ACQUIRE),
+            ],
+        )
+
+    def acquire(self) -> Claim | None:
+        """Take the oldest waiting task, or None.
+
+        Raises
+        ------
+        LINK_ERRORS
+            When the Runtime API is away, or refuses the secret.
+        """
+        found = self._client.AcquireTask(AcquireTaskRequest(supported_task_types=[_TYPES[self._kind]]))
+        if not (found.HasField("task") and found.token):
+            return None
+        return Claim(found.token, found.task.task_id, found.task.run_id, self._kind)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._client.close()
+
+
+class _Heartbeat:
+    """Tells the Runtime API every few seconds that the task is alive; the first refusal is final."""
+
+    def __init__(self, client: RuntimeHttpClient) -> None:
+        self._client = client
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._over.wait(HEARTBEAT_SECONDS):
+            try:
+                if not self._client.SendTaskHeartbeat(SendTaskHeartbeatRequest()).success:
+                    return
+            except httpx.HTTPError as error:
+                if is_gone(error):
+                    return
+                logger.warning("a heartbeat did not arrive: %s", type(error).__name__)
+
+    def stop(self) -> None:
+        self._over.set()
+        self._thread.join(timeout=HEARTBEAT_SECONDS)
+
+
+def _open_client(address: str, ca: bytes | None, token: str, kind: Kind) -> RuntimeHttpClient:
+    return RuntimeHttpClient.from_server_address(
+        server_address=address,
+        insecure=ca is None,
+        root_certificates=ca,
+        interceptors=[
+            RuntimeVersionHttpInterceptor(component_name=_COMPONENTS[kind]),
+            RuntimeTokenHttpInterceptor(token),
+        ],
+    )
+
+
+class ClientTask:
+    """One message for a vault: read it from `message`, check `app`, then `reply` and `finish`. A context manager.
+
+    Attributes
+    ----------
+    message:
+        The request, whole.
+    app:
+        SHA-256 of the bundle that was pushed with it, by its bytes (64 hexadecimal digits); "" for a resumed task, which was checked.
+    """
+
+    def __init__(
+        self, client: RuntimeHttpClient, token: str, message: Message, node_id: int, run_id: int, app: str
+    ) -> None:
+        self._client = client
+        self._token = token
+        self._node = Node(node_id=node_id)
+        self.message = message
+        self.run_id = run_id
+        self.app = app
+        self._heartbeat = _Heartbeat(client)
+
+    @classmethod
+    def open(cls, address: str, ca: bytes | None, token: str) -> Self:
+        """Read a claimed task. Raises LINK_ERRORS."""
+        client = _open_client(address, ca, token, "client")
+        try:
+            given = client.PullTaskInput(PullTaskInputRequest())
+            run, fab = run_from_proto(given.run), fab_from_proto(given.fab)
+            node_id = given.context.node_id
+            identify(given.task_id, run.run_id, node_id)
+            pulled = client.PullMessages(PullAppMessagesRequest())
+            if not pulled.messages_list:
+                raise httpx.RequestError("the SuperNode has no message for this task")
+            tree, node = pulled.message_object_trees[0], Node(node_id=node_id)
+            message = pull_and_inflate_object_from_tree(
+                tree,
+                make_pull_object_fn_protobuf(client.PullObject, node, run.run_id),
+                make_confirm_message_received_fn_protobuf(client.ConfirmMessageReceived, node, run.run_id),
+                return_type=Message,
+                initial_backoff=FIRST_SECONDS,
+                backoff_cap=LONGEST_SECONDS,
+            )
+        except BaseException:
+            client.close()
+            raise
+        message.metadata.__dict__["_message_id"] = tree.object_id
+        return cls(client, token, message, node_id, run.run_id, hashlib.sha256(fab.content).hexdigest())
+
+    def save(self, path: Path) -> None:
+        """Keep the task (0600), so that a worker that is started again after a kill can answer it.
+
+        Raises
+        ------
+        StorageError
+            CSL-F301.
+        """
+        kept = {
+            "token": self._token,
+            "node_id": self._node.node_id,
+            "run_id": self.run_id,
+            "message_id": self.message.metadata.message_id,
+            "message": base64.b64encode(message_to_proto(self.message).SerializeToString()).decode(),
+        }
+        atomic_write(path, json.dumps(kept).encode(), mode=0o600)
+
+    @classmethod
+    def resume(cls, address: str, ca: bytes | None, path: Path) -> Self | None:
+        """Return the task that a worker saved before it was killed, or None where there is none. It may be over: `reply` then raises.
+
+        Raises
+        ------
+        StorageError
+            CSL-F333 when the file cannot be read.
+        """
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise _unreadable(path) from error
+        try:
+            kept = json.loads(content)
+            message = message_from_proto(ProtoMessage.FromString(base64.b64decode(kept["message"])))
+            message.metadata.__dict__["_message_id"] = kept["message_id"]
+            token, node_id, run_id = str(kept["token"]), int(kept["node_id"]), int(kept["run_id"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise _unreadable(path) from error
+        identify(0, run_id, node_id)
+        return cls(_open_client(address, ca, token, "client"), token, message, node_id, run_id, "")
+
+    def reply(self, message: Message) -> None:
+        """Hand the reply to the SuperNode. Raises LINK_ERRORS."""
+        message.metadata.__dict__["_message_id"] = message.object_id
+        head = message_to_proto(remove_content_from_message(message))
+        with no_object_id_recompute():
+            tree, objects = get_object_tree(message), get_all_nested_objects(message)
+            pushed = self._client.PushMessages(
+                PushAppMessagesRequest(messages_list=[head], message_object_trees=[tree])
+            )
+            push_objects(
+                objects,
+                make_push_object_fn_protobuf(
+                    self._client.PushObject, self._node, run_id=self.run_id, session_id=pushed.session_id
+                ),
+                object_ids_to_push=set(pushed.objects_to_push),
+            )
+
+    def finish(self, ok: bool) -> None:
+        """Tell the SuperNode that the task is over. The run's context goes back unchanged: nothing is kept in it. Raises LINK_ERRORS."""
+        status = SubStatus.COMPLETED if ok else SubStatus.FAILED
+        self._client.PushTaskOutput(PushTaskOutputRequest(sub_status=status, details=""))
+
+    def close(self) -> None:
+        """Stop the heartbeat and close the connection."""
+        self._heartbeat.stop()
+        self._client.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class ServerTask:
+    """One run for the study loop: `grid` reaches the nodes; `finish` ends the run. A context manager."""
+
+    def __init__(self, grid: HttpGrid, run_id: int, run_config: dict[str, object], heartbeat: _Heartbeat) -> None:
+        self._grid = grid
+        self.grid: Grid = grid
+        self.run_id = run_id
+        self.run_config = run_config
+        self._heartbeat = heartbeat
+
+    @classmethod
+    def open(cls, address: str, ca: bytes | None, token: str, stopped: Callable[[], bool] = lambda: False) -> Self:
+        """Read a claimed task and connect its grid. While the link is away, the grid's calls wait for it; `stopped` ends the waiting.
+
+        Raises LINK_ERRORS.
+        """
+        shorten_backoff()
+        grid = HttpGrid(address, insecure=ca is None, root_certificates=ca, token=token)
+        grid._retry_invoker = patient(stopped)  # Flower's own would interrupt this process when a run is stopped
+        client = _open_client(address, ca, token, "server")
+        try:
+            given = client.PullTaskInput(PullTaskInputRequest())
+        except BaseException:
+            client.close()
+            raise
+        run = run_from_proto(given.run)
+        identify(given.task_id, run.run_id, given.context.node_id)
+        grid.set_run(run)
+        return cls(grid, run.run_id, dict(run.override_config), _Heartbeat(client))
+
+    def finish(self, ok: bool, details: str) -> None:
+        """End the run. Raises LINK_ERRORS."""
+        status = SubStatus.COMPLETED if ok else SubStatus.FAILED
+        self._grid._retry_invoker.max_tries = 3
+        self._grid._runtime_client.PushTaskOutput(PushTaskOutputRequest(sub_status=status, details=details))
+
+    def close(self) -> None:
+        """Stop the heartbeat and close the connections."""
+        self._heartbeat.stop()
+        self._heartbeat._client.close()
+        self._grid.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def patient(stopped: Callable[[], bool]) -> RetryInvoker:
+    """Return what repeats a call while the link is away, with pauses that grow to a few seconds, and gives up when the run is over."""
+
+    def give_up(error: Exception) -> bool:
+        if isinstance(error, httpx.HTTPStatusError):
+            return is_gone(error) or error.response.status_code < 500
+        return stopped()
+
+    def note(state: object) -> None:
+        logger.warning("the link is away: %s", type(getattr(state, "exception", None)).__name__)
+
+    return RetryInvoker(
+        wait_gen_factory=lambda: exponential(base_delay=0.2, max_delay=MAX_RETRY_SECONDS),
+        recoverable_exceptions=(httpx.TransportError, httpx.HTTPStatusError),
+        max_tries=None,
+        max_time=None,
+        on_backoff=note,
+        should_giveup=give_up,
+    )
+
+
+def _unreadable(path: Path) -> StorageError:
+    return StorageError("CSL-F333", f"{path} does not hold a saved task.", "Delete it, and start the node again.")
