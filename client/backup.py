@@ -34,13 +34,14 @@ FILES = (
     "charter.digest",
     "charter.json",
     "lists.yaml",
+    "membership.yaml",
     "node.yaml",
     "policy.sig",
     "policy.yaml",
     "roles.yaml",
     "withdrawn.bin",
 )
-KEPT_FOLDERS = ("contracts", "inbox", "keys", "models", "participation", "replies", "studies", "witness")
+KEPT_FOLDERS = ("charters", "contracts", "inbox", "keys", "models", "participation", "replies", "studies", "witness")
 _PART = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}"
 _PATH = re.compile(rf"{_PART}(/{_PART}){{0,3}}", re.ASCII)
 _CHUNK = 1 << 20
@@ -159,7 +160,7 @@ def publish_folder(folder: Path, target: Path) -> None:
 
 
 def check_keys_sealed(home: Home, plain: bool) -> None:
-    """Refuse plain keys, unless `plain` says that the home is a simulation's.
+    """Refuse plain keys, unless `plain` says that the home is a simulation's; the node key never has a passphrase.
 
     Raises
     ------
@@ -167,7 +168,7 @@ def check_keys_sealed(home: Home, plain: bool) -> None:
         CSL-C742.
     """
     for path in sorted((home.root / "keys").glob("*.key")):
-        if not plain and not is_sealed(path):
+        if not plain and path != home.node_key and not is_sealed(path):
             raise DocumentError(
                 "CSL-C742",
                 f"{path.name} is not sealed by a passphrase: whoever finds the backup could sign as the institution.",
@@ -225,12 +226,12 @@ def _opened_ledger(home: Home) -> LedgerReader:
 
 
 def _kept(home: Home) -> Iterator[Path]:
-    """Yield the files of a home that a backup holds; what begins with a dot is temporary."""
+    """Yield the files of a home that a backup holds; what begins with a dot is temporary, and the runtime secret is of this machine."""
     yield from (home.root / name for name in FILES if (home.root / name).exists())
     for name in KEPT_FOLDERS:
         for path in sorted((home.root / name).rglob("*")):
             hidden = any(part.startswith(".") for part in path.relative_to(home.root).parts)
-            if not hidden and not (path.is_dir() and not path.is_symlink()):
+            if not hidden and path != home.runtime_secret and not (path.is_dir() and not path.is_symlink()):
                 yield path
 
 

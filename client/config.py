@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
 
 from client.units import CONVERSIONS
+from federation.charter import MAX_PORT, Address
 from federation.contract import Category, Name
 from federation.document import Document, load_yaml
 from federation.errors import DocumentError
@@ -244,12 +245,35 @@ Mapping = Annotated[TableMapping | TransactionMapping, Field(discriminator="kind
 Consent = Annotated[ConsentColumns | ConsentRows, Field(discriminator="layout")]
 
 
+Port = Annotated[int, Field(ge=1, le=MAX_PORT)]
+
+
+class ServiceConfig(Document):
+    """How `consilience node start` runs here; what is left out is right for most.
+
+    `link` is another way to the coordinator than the charter's address, such as a gateway of one's own: `host:port`; its certificate
+    must still come from the charter's authority. SuperNode and vault worker meet at `runtime_port`, and `metrics_port` (none unless given)
+    shows figures for Prometheus, both on 127.0.0.1. `poll_seconds` is the shortest pause between two questions to the link.
+    """
+
+    link: Address | None = None
+    runtime_port: Port = 19_100
+    metrics_port: Port | None = None
+    poll_seconds: Annotated[float, Field(ge=0.01, le=3.0)] = 0.1
+
+    @model_validator(mode="after")
+    def _ports_apart(self) -> Self:
+        if self.runtime_port == self.metrics_port:
+            raise ValueError("runtime_port and metrics_port must be two ports")
+        return self
+
+
 class NodeConfig(Document):
     """One institution's node: its member id, a mapping for each contract it takes part in, and its consent table.
 
     Without `consent` nobody has consented, and every study is refused. `memory_mb` bounds the query engine, which
     spills to the home's `tmp` folder and nowhere else. `passphrase_file` (relative to the home) holds the passphrase of the
-    vault's keys; `plain_keys` says that they have none, for simulations alone.
+    vault's keys; `plain_keys` says that they have none, for simulations alone. `service` is how the node runs in a federation.
     """
 
     member: Name
@@ -259,6 +283,7 @@ class NodeConfig(Document):
     threads: Annotated[int, Field(ge=1, le=256)] = 2
     passphrase_file: OwnName | None = None
     plain_keys: bool = False
+    service: ServiceConfig = ServiceConfig()
     _home: Path | None = PrivateAttr(default=None)
 
     @model_validator(mode="after")

@@ -10,27 +10,28 @@ from rich.table import Table
 from client.check import CheckReport, check
 from client.config import NodeConfig, load_node
 from client.consent import Excluded
-from client.decisions import Decision, read_decision
 from client.desk import HERE, HomeOption, JsonOption, home_at, open_reader, open_withdrawals, print_json
 from client.finish import ListRules, list_rules
 from client.home import Home
 from client.install import install
 from client.names import WorthWhile
+from client.node import founding, service
 from client.node.keep import purge_command
 from client.node.lists import export, names
+from client.node.scores import adopted, scores
+from client.node.studies import granted_row, studies
+from client.officer.studies import granted_studies
 from client.roles import require_for
 from client.shapes import draw, png, shapes, svg
-from client.studies import OpenStudy, Studies
 from client.unlock import PassphraseFd, PassphraseFile, unlock_store
 from federation.charter import Charter
 from federation.document import load_yaml
-from federation.errors import DataError, DocumentError, PolicyError, StorageError
+from federation.errors import DataError, DocumentError, PolicyError
 from federation.files import atomic_write
 from federation.messages import read_tensors
 from federation.networks import tensor_shapes
 from federation.study import MlpModel
 from privacy.keys import passphrase_from_file
-from privacy.ledger import LedgerReader
 from privacy.ledger.state import State
 from privacy.ledger.succession import check_succession
 from privacy.policy import Policy
@@ -38,8 +39,8 @@ from privacy.policy import Policy
 app = typer.Typer(
     no_args_is_help=True,
     help="For institutions. A vault lives in one folder, its home: charter, contracts, policy.yaml, node.yaml, keys, ledger, "
-    "name lists. Begin with `init`, write node.yaml and policy.yaml, then `check`. Every command but `init` takes the home "
-    "from --home, from CONSILIENCE_HOME, or from the current folder.",
+    "name lists. Begin with `init`, join by `card` and `charter`, write node.yaml and policy.yaml, then `check`. Every command "
+    "but `init` takes the home from --home, from CONSILIENCE_HOME, or from the current folder.",
 )
 
 
@@ -55,7 +56,10 @@ def init(
     Run it as the service account that shall own the home. Three keys are made
     under keys/, sealed by the passphrase: identity, hold-out and store. Keep
     a copy of them and of the passphrase apart from each other: without the
-    store key nothing that the vault keeps can be read again.
+    store key nothing that the vault keeps can be read again. Beside them lie
+    two without a passphrase, which open nothing of the vault's: node.key, by
+    which the link knows the node, and runtime.secret. If the command was
+    killed, run it again.
     """
     key = install(Home(home), member, passphrase_from_file(passphrase_file))
     if as_json:
@@ -63,8 +67,8 @@ def init(
         return
     typer.echo(f"Made {home}. Public key of {member}: {key}")
     typer.echo(
-        "Next: install charter.json, charter.digest and contracts/; write roles.yaml, policy.yaml and node.yaml (its "
-        "passphrase_file says where the passphrase lies), then `consilience node check`."
+        "Next: write roles.yaml, membership.yaml and node.yaml (its passphrase_file says where the passphrase lies); send the "
+        "coordinator your `consilience node card`; sign and accept the charter; write policy.yaml, then `consilience node check`."
     )
 
 
@@ -168,7 +172,7 @@ def status(
     passphrase_fd: PassphraseFd = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show the vault's charter, policy, studies, and the models that it decided upon.
+    """Show the running service, the vault's charter, policy, studies, and the models that it decided upon.
 
     For everybody with a role. Names no customer; how many stand on a list is
     private all the same, and stays at the institution.
@@ -178,13 +182,14 @@ def status(
     store_key = unlock_store(place, passphrase_file, passphrase_fd)
     with open_reader(place) as ledger:
         policy = ledger.policy()
-        studies = [_study_row(study, ledger, place, store_key) for study in _open_studies(place)]
+        rows = [granted_row(place, ledger, store_key, study) for study in granted_studies(place)]
     summary: dict[str, Any] = {
         "member": load_node(place.node_file).member,
         "charter": place.charter().digest(),
         "policy": None if policy is None else {"version": policy.version, "expires": policy.expires.isoformat()},
         "withdrawn": len(open_withdrawals(place, store_key)),
-        "studies": studies,
+        "studies": rows,
+        "service": service.service_facts(place),
     }
     if as_json:
         print_json(summary)
@@ -194,8 +199,9 @@ def status(
     console.print(
         "No policy in force." if policy is None else f"Policy version {policy.version}, until {policy.expires}."
     )
+    service.print_service(console, summary["service"])
     table = Table("study", "rounds released", "ε granted", "model", "on the list")
-    for row in studies:
+    for row in rows:
         table.add_row(
             str(row["study"]),
             f"{row['released']} of {row['rounds']}",
@@ -208,7 +214,11 @@ def status(
 
 app.command()(names)
 app.command()(export)
+app.command()(scores)
+app.command()(studies)
 app.command("purge")(purge_command)
+founding.register(app)
+service.register(app)
 
 
 @app.command("shapes")
@@ -228,10 +238,7 @@ def shapes_command(
     place = home_at(home)
     require_for(place, "node shapes")
     store_key = unlock_store(place, passphrase_file, passphrase_fd)
-    chosen = next((item for item in reversed(_open_studies(place)) if item.spec.draft.name == study), None)
-    decision = None if chosen is None else read_decision(place, chosen.rid, store_key)
-    if chosen is None or decision is None or not decision.adoption.adopted:
-        raise StorageError("CSL-C615", f"No model of a study {study} is in use here.", "See `consilience node status`.")
+    chosen, _ = adopted(place, study, store_key)
     model = chosen.spec.draft.model
     if isinstance(model, MlpModel) or out.suffix not in (".svg", ".png"):
         raise DocumentError(
@@ -266,23 +273,3 @@ def _check_list_rules(rules: ListRules, node: NodeConfig) -> None:
                 f"lists.yaml weighs cost against benefit for {contract}, and node.yaml maps no money for it.",
                 "Map `value` in node.yaml, or ask for a number of customers instead.",
             )
-
-
-def _open_studies(home: Home) -> list[OpenStudy]:
-    folder = home.folder("studies")
-    studies = Studies(folder)
-    return [studies.find(path.stem) for path in sorted(folder.glob("*.json")) if "." not in path.stem]
-
-
-def _study_row(study: OpenStudy, ledger: LedgerReader, home: Home, store_key: bytes) -> dict[str, object]:
-    reservation = ledger.reservation(study.rid)
-    decision: Decision | None = read_decision(home, study.rid, store_key)
-    return {
-        "study": study.spec.draft.name,
-        "rid": study.rid,
-        "rounds": study.spec.training.rounds,
-        "released": 0 if reservation is None else reservation.released.get("training", 0),
-        "epsilon": study.grant.epsilon,
-        "model": "none yet" if decision is None else ("in use" if decision.adoption.adopted else "not adopted"),
-        "listed": None if decision is None else decision.listed,
-    }

@@ -14,6 +14,7 @@ from pydantic import Field
 
 from client.backup import Manifest, check_keys_sealed, publish_folder, read_backup, staged
 from client.home import FOLDERS, Home
+from client.node_key import ensure_runtime_secret
 from federation.charter import Charter
 from federation.document import MAX_DOCUMENT_BYTES, Document
 from federation.errors import DocumentError, IntegrityError, PolicyError, StorageError
@@ -91,6 +92,7 @@ def begin(
         manifest = read_backup(source, folder)
         for name in FOLDERS:
             home.folder(name)
+        ensure_runtime_secret(home)
         allowed(home)
         check_keys_sealed(home, manifest.plain_keys)
         state = _checked_ledger(home, manifest)

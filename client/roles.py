@@ -32,11 +32,21 @@ _DECIDE: tuple[Role, ...] = ("officer",)
 ROLE_OF: Mapping[str, tuple[Role, ...]] = {
     # A vault that is only being made has no roles yet: whoever makes it owns it.
     "node init": ROLES,
+    "node card": ("operator", "officer"),
+    "node charter show": ROLES,
+    # The members whom a charter names are those whom the institution trusts with its sums: that is an officer's word.
+    "node charter sign": _DECIDE,
+    "node charter accept": ("operator", "officer"),
     "node check": _OPERATE,
     "node status": ("operator", "analyst", "officer", "auditor"),
     "node shapes": ("operator", "analyst", "officer", "auditor"),
     "node names": ("analyst",),
     "node export": ("analyst",),
+    "node scores": ("analyst",),
+    "node studies": ("operator", "analyst", "officer", "auditor"),
+    "node start": _OPERATE,
+    "node stop": _OPERATE,
+    "node doctor": _OPERATE,
     "node purge": ("operator", "officer"),
     # An officer's own key is made on the officer's own machine; no home is asked.
     "officer init": ROLES,

@@ -1,6 +1,7 @@
 """Files that are either whole or not there."""
 
 import os
+import stat
 import tempfile
 from pathlib import Path
 
@@ -46,3 +47,29 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def check_private(path: Path) -> None:
+    """Refuse a file with a secret that is not there, or that others than its owner may open.
+
+    Raises
+    ------
+    StorageError
+        CSL-F311 when it is missing, cannot be looked at or is no plain file; CSL-F312 when group or others have any right to it.
+    """
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        raise StorageError(
+            "CSL-F311",
+            f"{path} cannot be read: {error.strerror}.",
+            "Restore it from its backup, or make it anew by the command that made it.",
+        ) from error
+    if not stat.S_ISREG(mode):
+        raise StorageError("CSL-F311", f"{path} is not a plain file.", "Put the secret's own file in its place.")
+    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise StorageError(
+            "CSL-F312",
+            f"{path} can be opened by others than its owner (mode {stat.S_IMODE(mode):04o}).",
+            f"Run chmod 600 {path}, and replace the secret if others may have read it.",
+        )

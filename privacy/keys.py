@@ -30,7 +30,7 @@ SECRET_BYTES = 32
 SHORTEST_PASSPHRASE = 12
 MAX_FILE_BYTES = 4096
 
-KeyUse = Literal["identity", "holdout", "officer", "store"]
+KeyUse = Literal["identity", "holdout", "officer", "store", "authority"]
 RandomBytes = Callable[[int], bytes]
 
 

@@ -1,4 +1,4 @@
-"""`consilience coordinator`: check study drafts before anybody is asked, and look at the registry of models."""
+"""`consilience coordinator`: found a federation, run its service and its studies, look at the registry of models."""
 
 import json
 from pathlib import Path
@@ -6,74 +6,30 @@ from typing import Annotated, Any
 
 import typer
 
-from federation.document import load_yaml
-from federation.study import StudyDraft
 from server.card import render
-from server.course import derive_training
+from server.desk import HomeOption, JsonOption
+from server.founding_command import certificate, charter, init
 from server.home import CoordinatorHome
-from server.planning import check_draft, declared_sizes
 from server.registry import PublishedModel, Registry
+from server.service_command import register
+from server.study_command import study
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="For the coordinator: check study drafts, look at the registry of models.\n\n"
+    help="For the coordinator: found a federation, run its service and its studies, look at the registry of models.\n\n"
+    "Everything lies in one folder, the home, which --home or CONSILIENCE_COORDINATOR names. Begin with `init`, then `charter`. "
     "A study begins as a draft in YAML: purpose, feature contract, model, smallest number of partners. Everything else is derived "
-    "from what the charter declares, so there is nothing to tune. Begin with `study check`.",
+    "from what the charter declares, so there is nothing to tune: see `study`. `start` runs the service, and `doctor` says what is amiss.",
 )
-study = typer.Typer(no_args_is_help=True, help="Study drafts: what a person writes, and the plan that follows from it.")
 models = typer.Typer(
     no_args_is_help=True, help="The registry: one folder for each published model, with its signed card."
 )
+app.command()(init)
+app.add_typer(certificate, name="certificate")
+app.add_typer(charter, name="charter")
+register(app)
 app.add_typer(study, name="study")
 app.add_typer(models, name="models")
-
-HomeOption = Annotated[
-    Path, typer.Option("--home", help="The coordinator's home folder.", exists=True, file_okay=False)
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
-
-
-@study.command("check")
-def study_check(
-    file: Annotated[Path, typer.Argument(help="The draft, such as configs/studies/churn.yaml.", show_default=False)],
-    home: Annotated[
-        Path | None,
-        typer.Option("--home", help="The coordinator's home folder; without it only the file itself is checked."),
-    ] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Check a draft and show the plan that follows from it.
-
-    All problems are named at once, with line and key. With --home the draft is checked against charter and feature contract too, and
-    the plan is derived from the declared sizes: rounds, and the share of customers that each round draws. Nothing is signed or sent.
-    """
-    draft = load_yaml(file, StudyDraft)
-    result: dict[str, Any] = {"study": draft.name, "purpose": draft.purpose, "valid": True}
-    if home is not None:
-        place = CoordinatorHome(home)
-        charter, contract = place.charter(), place.contract(draft.contract)
-        check_draft(draft, charter, contract)
-        sizes = declared_sizes(charter, draft.contract)
-        training = derive_training(draft, sizes, contract)
-        result |= {"members": sizes, "plan": training.model_dump(mode="json")}
-    typer.echo(json.dumps(result, indent=2) if as_json else _plan_text(draft, result))
-
-
-def _plan_text(draft: StudyDraft, result: dict[str, Any]) -> str:
-    lines = [
-        f"{draft.name}: the draft is valid. Purpose {draft.purpose}, {draft.model.kind} model on {draft.contract}, {draft.mode}."
-    ]
-    if "plan" not in result:
-        return "\n".join([*lines, "Give --home to check it against the charter and to see the plan."])
-    training, sizes = result["plan"], result["members"]
-    lines += [
-        f"{len(sizes)} members declare {sum(sizes.values())} customers; the study needs {draft.min_partners} members.",
-        f"Plan: {training['rounds']} rounds, {training['steps']} steps in all; each step draws every customer with probability "
-        f"{training['sampling_rate']:g}.",
-        f"Each vault's own policy decides its epsilon{'' if draft.epsilon is None else f', at most {draft.epsilon:g}'}; "
-        f"the evaluation counts held-out customers in {draft.evaluation.bins} bins.",
-    ]
-    return "\n".join(lines)
 
 
 @models.command("list")

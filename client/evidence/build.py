@@ -52,7 +52,7 @@ from client.evidence.papers import open_by
 from client.evidence.report import render_guide, render_report
 from client.evidence.verdict import contents
 from client.home import Home
-from federation.charter import Charter, SealedCharter
+from federation.charter import Charter
 from federation.errors import DataError, IntegrityError, StorageError
 from federation.files import sync_folder
 from federation.heads import Head, read_note
@@ -172,8 +172,7 @@ class _Making:
 
     def run(self) -> Manifest:
         """Write everything and return the manifest, still without its list of files."""
-        self._home.charter()  # against its pin
-        sealed = SealedCharter.from_canonical(self._home.charter_file.read_bytes())
+        sealed = self._home.sealed_charter()
         self._folder.write(CHARTER, sealed.canonical())
         if self._span.first:
             self._folder.write(START, self._start.canonical())

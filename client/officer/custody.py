@@ -50,8 +50,9 @@ def backup_command(
 
     It holds one moment of the ledger, the sealed keys, policy, charter,
     contracts, studies, kept replies, records of who took part, the register of
-    withdrawals and the witnesses' notes. Not the customers' tables, not the
-    name lists, and not the passphrase: keep that in another place.
+    withdrawals and the witnesses' notes, and the node key, which has no
+    passphrase and opens nothing. Not the customers' tables, not the name
+    lists, and not the passphrase: keep that in another place.
 
     Keep backups no longer than the policy keeps replies: what retention
     deletes at home lives on in them, sealed.

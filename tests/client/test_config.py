@@ -113,6 +113,34 @@ def test_the_examples_are_valid(name: str) -> None:
     assert load_node(ROOT / "configs" / "nodes" / f"{name}.yaml").consent is not None
 
 
+def test_how_the_service_runs_has_defaults() -> None:
+    service = parse_yaml(GOOD.encode(), NodeConfig, "node.yaml").service
+    assert (service.link, service.runtime_port, service.metrics_port, service.poll_seconds) == (None, 19_100, None, 0.1)
+    text = (
+        GOOD
+        + 'service: {link: "gateway.north.example:8443", runtime_port: 19200, metrics_port: 9464, poll_seconds: 1}\n'
+    )
+    service = parse_yaml(text.encode(), NodeConfig, "node.yaml").service
+    assert (service.link, service.metrics_port, service.poll_seconds) == ("gateway.north.example:8443", 9464, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("link: http://gateway", "service.link"),
+        ('link: "gateway:70000"', "at most 65535"),
+        ("runtime_port: 0", "service.runtime_port"),
+        ("runtime_port: 65536", "service.runtime_port"),
+        ("metrics_port: 19100", "two ports"),
+        ("poll_seconds: 0", "service.poll_seconds"),
+        ("poll_seconds: .nan", "numbers must be finite"),
+        ("node_key: keys/node.key", "unknown key"),
+    ],
+)
+def test_a_service_that_cannot_run_is_refused(line: str, said: str) -> None:
+    assert said in problems(GOOD + f"service: {{{line}}}\n")
+
+
 @given(st.sampled_from(sorted(CONVERSIONS)))
 def test_a_conversion_leads_only_where_it_says(name: str) -> None:
     own, target, rate = CONVERSIONS[name]

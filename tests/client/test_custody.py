@@ -17,13 +17,15 @@ from typer.testing import CliRunner
 from client import backup as backup_module
 from client import rotation
 from client.backup import FILES, MANIFEST, Manifest, read_backup, write_backup
-from client.home import Home, check_unlocked
+from client.home import Home, check_unlocked, install_charter
 from client.install import install
+from client.node_key import read_runtime_secret
 from client.officer import custody
 from client.restoration import begin, statement_file
 from client.unlock import Opener, unlock
 from client.vault import Vault
 from federation.errors import ConsilienceError, StorageError
+from federation.founding import as_file
 from federation.heads import coordinator_name, origin_of
 from federation.note import Checkpoint, cosign, sign_checkpoint
 from federation.signing import public_hex
@@ -161,8 +163,10 @@ def test_a_home_with_sealed_keys(tmp_path):
     home = Home(tmp_path / "home")
     install(home, "alder", b"a long passphrase")
     assert not write_backup(home, tmp_path / "copy", "now").plain_keys
-    found = {path: path.read_bytes() for path in (tmp_path / "copy" / "keys").iterdir()}
-    assert len(found) == 3 and all(b'"sealing":{' in content for content in found.values())
+    found = {path.name: path.read_bytes() for path in (tmp_path / "copy" / "keys").iterdir()}
+    assert b"BEGIN OPENSSH PRIVATE KEY" in found.pop("node.key"), "the link knows the node by it; it opens nothing"
+    assert set(found) == {"identity.key", "holdout.key", "store.key"}, "the runtime secret is of one machine"
+    assert all(b'"sealing":{' in content for content in found.values())
 
 
 def test_what_is_no_plain_file_stops_a_backup(alder, tmp_path):
@@ -311,6 +315,18 @@ def test_a_restored_home_is_locked_until_two_officers_have_signed(town, tmp_path
         assert ledger.state().exhausted
     assert verify(home.ledger_file, town.key("alder")).valid
     assert stat.S_IMODE(home.root.stat().st_mode) == 0o700
+
+
+def test_a_restored_home_goes_by_the_charter_that_was_accepted(town, tmp_path):
+    alder = town.homes["alder"]
+    install_charter(alder, as_file(alder.sealed_charter(), [vault_home.CONTRACT]))
+    alder.membership_file.write_text("title: Alder\n")
+    node_key = alder.node_key.read_bytes()
+    home = start(town, tmp_path)
+    assert home.charter() == town.charter and home.accepted_file(town.charter.digest()).exists()
+    assert home.membership_file.read_text() == "title: Alder\n"
+    assert home.node_key.read_bytes() == node_key and stat.S_IMODE(home.node_key.stat().st_mode) == 0o600
+    assert read_runtime_secret(home) != read_runtime_secret(alder), "a secret of its own for the new machine"
 
 
 def test_kept_replies_go_on_and_nothing_new_is_granted(town, tmp_path):
@@ -481,7 +497,7 @@ def test_the_key_is_changed_and_the_old_one_destroyed(town, alder, tmp_path):
     assert f"New public key: {upcoming}" in text
     assert upcoming in refused("CSL-C762", run, "rotate", "--reason", "Yearly", "--home", alder.root).cause
     assert read_public(alder.identity_key) == upcoming != old
-    assert listing(alder.root / "keys") == ["holdout.key", "identity.key", "store.key"]
+    assert listing(alder.root / "keys") == ["holdout.key", "identity.key", "node.key", "runtime.secret", "store.key"]
     assert all(secret.encode() not in path.read_bytes() for path in alder.root.rglob("*") if path.is_file())
     with town.ledger() as ledger:
         ledger.refuse("CSL-P201", "x", "the new key writes")

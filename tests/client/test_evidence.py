@@ -128,7 +128,10 @@ def test_python_reads_the_archive_too(whole):
 def test_a_pack_holds_no_customer_and_no_name_list(past, whole):
     content = whole.read_bytes()
     assert b"canary" not in content and b"holdout.key" not in content
-    secrets = [json.loads(path.read_text())["secret"].encode() for path in (past.home.root / "keys").glob("*.key")]
+    home = past.home
+    sealed = (home.identity_key, home.holdout_key, home.store_key)
+    secrets = [json.loads(path.read_text())["secret"].encode() for path in sealed]
+    secrets += [home.runtime_secret.read_bytes(), *home.node_key.read_bytes().splitlines()[2:-2]]
     assert all(secret not in content for secret in secrets)
 
 

@@ -63,7 +63,8 @@ def test_init_makes_a_home_and_never_twice(tmp_path, capsys):
     arguments = ["node", "init", str(home), "--member", "alder", "--passphrase-file", str(secret)]
     assert run(arguments) == 0
     assert "Public key of alder" in capsys.readouterr().out
-    for name in ("ledger.sqlite", "keys/store.key", "keys/identity.key", "keys/holdout.key", "withdrawn.bin"):
+    keys = ("keys/store.key", "keys/identity.key", "keys/holdout.key", "keys/node.key", "keys/runtime.secret")
+    for name in ("ledger.sqlite", "withdrawn.bin", *keys):
         assert (home / name).stat().st_mode & 0o077 == 0
     assert home.stat().st_mode & 0o077 == 0
     assert run(arguments) == ExitCode.STORAGE
@@ -93,7 +94,7 @@ def test_init_that_fails_leaves_no_key_in_the_way_of_the_next_try(tmp_path, monk
     assert not list(home.folder("keys").iterdir()) and not home.withdrawn_file.exists()
     install(home, "alder", allow_plain=True)
     before = home.identity_key.read_bytes()
-    with pytest.raises(StorageError, match="CSL-P501"):
+    with pytest.raises(StorageError, match="CSL-C450"):
         install(home, "alder", allow_plain=True)
     assert home.identity_key.read_bytes() == before and home.ledger_file.exists()
 

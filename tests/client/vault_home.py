@@ -12,9 +12,10 @@ from flwr.app import RecordDict
 
 from client.home import Home
 from client.install import install
+from client.node_key import node_key_line
 from client.unlock import unlock
 from client.vault import Vault
-from federation.charter import Charter, Declaration, Member, PinnedContract, seal
+from federation.charter import Charter, Declaration, Link, Member, PinnedContract, seal
 from federation.contract import CategoricalColumn, FeatureContract, FlagColumn, Label, NumericColumn
 from federation.document import load_yaml
 from federation.encoding import sha256_hex
@@ -269,9 +270,18 @@ class Town:
 
 
 def found(
-    root: Path, epsilon: float = 2.0, declared: int = 400, automatic: float | None = None, active: bool = True
+    root: Path,
+    epsilon: float = 2.0,
+    declared: int = 400,
+    automatic: float | None = None,
+    active: bool = True,
+    coordinator: Ed25519PrivateKey | None = None,
+    link: Link | None = None,
 ) -> Town:
-    """Found the town; `automatic` is the epsilon that needs nobody's approval, `active` brings the policies into force."""
+    """Found the town; `automatic` is the epsilon that needs nobody's approval, `active` brings the policies into force.
+
+    With `link`, the charter names it and each member's node key.
+    """
     homes = {member: Home(root / member) for member in MEMBERS}
     desks = root / "officers"
     desks.mkdir(parents=True, mode=0o700)
@@ -283,13 +293,20 @@ def found(
         for member in MEMBERS
     }
     keys = {member: install(home, member, allow_plain=True) for member, home in homes.items()}
-    coordinator = Ed25519PrivateKey.generate()
+    coordinator = coordinator or Ed25519PrivateKey.generate()
     charter = Charter(
         federation="test",
         version=1,
         coordinator_key=public_hex(coordinator),
+        link=link,
         members=tuple(
-            Member(id=name, title=name, key=key, declares=(Declaration(contract="shop", size=declared),))
+            Member(
+                id=name,
+                title=name,
+                key=key,
+                declares=(Declaration(contract="shop", size=declared),),
+                node_key=node_key_line(homes[name]) if link else None,
+            )
             for name, key in keys.items()
         ),
         contracts=(PinnedContract(name="shop", sha256=CONTRACT.digest()),),
