@@ -22,7 +22,7 @@ _INTERRUPTED = "Interrupted; nothing is half-written."
 _HELP = {
     "node": "For institutions: check tables and mapping, see a vault's state, read the name lists.",
     "officer": "For compliance officers: sign the policy, decide about studies, keep the budget, prove both.",
-    "coordinator": "For the coordinator: check study drafts, look at the registry of models.",
+    "coordinator": "For the coordinator: found a federation, check study drafts, look at the registry of models.",
     "simulate": "For researchers: run many institutions on this machine.",
     "verify": "For anybody: check an evidence pack or a ledger, on a machine that never saw the institution.",
     "data": "Public data sets for simulations: fetch them by pinned digest.",

@@ -37,3 +37,18 @@ def test_the_plan_must_be_for_the_drafts_mode(spec):
     data["draft"]["mode"] = "fedavg"
     with pytest.raises(ValueError, match="another mode"):
         StudySpec.model_validate_json(json.dumps(data))
+
+
+def test_rounds_that_are_not_given_leave_no_trace_in_the_encoding(spec):
+    assert b'"rounds"' not in spec.draft.canonical()
+    named = spec.draft.model_copy(update={"rounds": 10})
+    assert b'"rounds":10' in named.canonical() and named.digest() != spec.draft.digest()
+    assert StudyDraft.from_canonical(named.canonical()) == named
+    assert StudyDraft.from_canonical(spec.draft.canonical()) == spec.draft
+
+
+@pytest.mark.parametrize("rounds", [0, 4, 10_001, 7.5, "10"])
+def test_impossible_rounds(spec, rounds):
+    data = spec.draft.model_dump(mode="json") | {"rounds": rounds}
+    with pytest.raises(ValueError, match="rounds"):
+        StudyDraft.model_validate_json(json.dumps(data))
