@@ -90,7 +90,7 @@ class NameList:
     @classmethod
     def of(cls, stem: str, record: ListRecord, listed: Sequence[Listed]) -> "NameList":
         """Encode a list's lines, and let its record say how many they are and the digests of what they give."""
-        parquet, text = _parquet(listed), _csv(listed)
+        parquet, text = parquet_of(listed), csv_of(listed)
         before = record.counts
         counts = {
             "listed": len(listed),
@@ -283,7 +283,8 @@ def _lines(parquet: bytes) -> Iterable[Listed]:
         )
 
 
-def _parquet(listed: Sequence[Listed]) -> bytes:
+def parquet_of(listed: Sequence[Listed]) -> bytes:
+    """Return lines as a Parquet file with `COLUMNS`; identifiers and texts as they are."""
     kinds = {
         "rank": pa.int32(),
         "decile": pa.int8(),
@@ -299,8 +300,8 @@ def _parquet(listed: Sequence[Listed]) -> bytes:
     return sink.getvalue()
 
 
-def _csv(listed: Sequence[Listed]) -> bytes:
-    """UTF-8, comma, all texts in quotes; numbers with a point; money that is not known is an empty cell."""
+def csv_of(listed: Sequence[Listed]) -> bytes:
+    """Return lines as CSV: UTF-8, comma, all texts in quotes, safe for a spreadsheet; money that is not known is an empty cell."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, quoting=csv.QUOTE_NONNUMERIC)
     writer.writerow(COLUMNS)

@@ -38,6 +38,10 @@ class Studies:
         """Write a study durably."""
         atomic_write(self._path(study.rid), study.canonical(), mode=0o600)
 
+    def rids(self) -> tuple[str, ...]:
+        """Return the digests of the studies that were granted, in order; notes of other kinds lie beside them."""
+        return tuple(sorted(path.stem for path in self._folder.glob("*.json") if "." not in path.stem))
+
     def find(self, rid: str) -> OpenStudy:
         """Return a granted study.
 

@@ -20,6 +20,7 @@ from privacy.randomness import RandomSource
 from privacy.sampling import MAX_CUSTOMERS, poisson_sample
 
 Update = dict[str, NDArray[np.float32]]
+_LARGEST = float(np.finfo(np.float32).max)
 _DRAWN_TOGETHER = 1 << 15  # rows of several draws that are found at once
 
 
@@ -184,4 +185,6 @@ def _draws(n: int, rate: float, steps: int, source: RandomSource) -> Iterator[Te
 
 
 def _arrays(keeper: BookKeeper, vector: Tensor) -> Update:
+    """Return a vector's parts in float32, cut at its largest number: a step size that drives weights beyond it gives no infinity."""
+    vector = vector.clamp(-_LARGEST, _LARGEST)
     return {name: part.to(torch.float32).numpy().copy() for name, part in keeper.split(vector).items()}

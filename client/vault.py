@@ -2,19 +2,19 @@
 
 Every request takes the same way: verify -> policy -> reserve -> read -> compute -> keep -> release. What is refused is refused on
 public inputs, before data are read; after a grant, a fault in the data yields noise over nobody, never an error that the
-coordinator could see. The reply is kept before the ledger's entry and the entry stands before the bytes leave, so that a crash at
-any step neither loses a charge nor releases twice. The policy is the one that is in force in the ledger, signed by officers;
-a file in the home is none.
+coordinator could see. The policy is the one that is in force in the ledger, signed by officers; a file in the home is none. On its
+way out every reply is looked at once more by a check that trusts none of the steps before it (`client.outgoing`).
 """
 
 import logging
 import threading
 import time
-import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Self
 
-import numpy as np
 from flwr.app import RecordDict
 
 from client.config import load_node
@@ -22,22 +22,22 @@ from client.decisions import decision_file
 from client.finish import Finish
 from client.gate import Gate
 from client.home import Home, check_unlocked
-from client.participation import consent_digest, record
+from client.ledger_file import LedgerFile
+from client.outgoing import Outgoing
 from client.pricing import events_of, price_study
-from client.replies import Replies, kept, request_digest
+from client.refusals import Refusals
+from client.replies import Replies, kept
 from client.retention import purge
+from client.rooms import Rooms
+from client.rounds import Rounds
 from client.studies import OpenStudy, Studies
+from client.throttle import Throttle
 from client.unlock import Keys
-from client.withdrawal import Withdrawals
 from client.witness import Witness
-from client.workroom import Workroom
-from federation.document import Document
-from federation.encoding import sha256_hex
-from federation.errors import ConsilienceError, IntegrityError, PolicyError
+from federation.errors import ConsilienceError, IntegrityError, PolicyError, StorageError
+from federation.logs import where
 from federation.messages import (
     Acknowledged,
-    EvaluateRelease,
-    EvaluateRequest,
     Hello,
     Identity,
     ModelDelivery,
@@ -45,26 +45,52 @@ from federation.messages import (
     Offer,
     Receipts,
     Refusal,
-    Tensors,
-    TrainRelease,
-    TrainRequest,
-    dump_tensors,
     pack,
-    read_tensors,
     unpack,
 )
-from federation.networks import tensor_shapes
 from federation.signing import public_hex, verify
 from federation.study import CONTEXT
 from privacy.ledger import Account, Ledger
 from privacy.randomness import RandomSource, SystemSource, require_system
 
 logger = logging.getLogger("consilience.vault")
-MAX_WEIGHT = 1e6
+ANOTHER_APP = "another app"
+MOST_ABOUT = 100  # characters of a message's type, which is whatever the coordinator sends
+MOST_LOGGED = 500
+Answerer = Callable[[RecordDict], RecordDict]
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What a vault's own monitoring may know of a request: nothing about customers.
+
+    `message_type` is one of the protocol's, "another app", or "other"; `code` the refusal's, or None; `waited` the seconds until its turn
+    came, `seconds` those until the reply left, time grid included.
+    """
+
+    message_type: str
+    code: str | None
+    waited: float
+    seconds: float
+
+
+Watch = Callable[[Answered], None]
 
 
 class Vault:
-    """One institution's vault, opened on its home folder; answers one request at a time."""
+    """One institution's vault, opened on its home folder; answers one request at a time. A context manager, which closes it.
+
+    Parameters
+    ----------
+    home, keys, ledger, source:
+        As `open`, with the ledger open for writing.
+    sleep:
+        Waits until a reply's time on the grid.
+    throttle:
+        How fast requests are answered; None in a process that plays all parties.
+    watch:
+        Told of every request, for the institution's own monitoring.
+    """
 
     def __init__(
         self,
@@ -73,23 +99,26 @@ class Vault:
         ledger: Ledger,
         source: RandomSource,
         sleep: Callable[[float], None] = time.sleep,
+        throttle: Throttle | None = None,
+        watch: Watch | None = None,
     ) -> None:
         require_system(source)
         check_unlocked(home)
         self._home = home
         self._keys = keys
         self._ledger = ledger
-        self._ledger_file = file_at(home.ledger_file)
-        self._source = source
+        self._ledger_file = LedgerFile(home, ledger)
         self._sleep = sleep
+        self._throttle = throttle
+        self._watch = watch
         self._charter = home.charter()
         self._node = load_node(home.node_file)
         self._gate = Gate(home, self._charter, self._node, ledger)
         self._replies = Replies(home.folder("replies"), keys.store)
         self._studies = Studies(home.folder("studies"))
-        self._rooms: dict[str, tuple[str, Workroom]] = {}
-        self._refused: dict[tuple[str, str, str], int] = {}
+        self._refusals = Refusals(ledger)
         self._about = ""
+        self._closed = False
         self._lock = threading.Lock()
         if self._charter.member(self._node.member).key != public_hex(keys.identity):
             raise IntegrityError(
@@ -98,13 +127,44 @@ class Vault:
                 "Install the identity key that the charter names.",
             )
         ledger.check_holdout_key(keys.holdout)
+        self._rooms = Rooms(home, keys, ledger, self._gate, self._charter, self._node)
+        self._rounds = Rounds(
+            self._charter.coordinator_key,
+            keys.identity,
+            self.member,
+            ledger=ledger,
+            gate=self._gate,
+            studies=self._studies,
+            replies=self._replies,
+            rooms=self._rooms,
+            source=source,
+        )
+        self._outgoing = Outgoing(self.member, public_hex(keys.identity), self._studies, self._gate)
         self._witness = Witness(home, ledger, self._charter, keys.identity, self._node.member)
         self._witness.check_start()
-        self._last = _last_entry(ledger)
+        self._answerers: dict[str, Answerer] = {
+            "query.hello": self._hello,
+            "query.offer": self._offer,
+            "train": self._rounds.train,
+            "evaluate": self._rounds.evaluate,
+            "query.model": self._model,
+            "query.receipts": self._receipts,
+            "query.head": self._witness.head,
+            "query.cosign": self._witness.cosign,
+            "query.cosigned": self._witness.keep,
+        }
         self._purge()
 
     @classmethod
-    def open(cls, root: Path, keys: Keys, *, source: RandomSource | None = None) -> "Vault":
+    def open(
+        cls,
+        root: Path,
+        keys: Keys,
+        *,
+        source: RandomSource | None = None,
+        throttle: Throttle | None = None,
+        watch: Watch | None = None,
+    ) -> "Vault":
         """Open the vault of a home folder; every document is checked before anything is answered.
 
         Parameters
@@ -115,6 +175,8 @@ class Vault:
             The vault's keys, from `client.unlock.unlock`.
         source:
             Randomness of noise and draws: the operating system's unless given; a seeded one is refused.
+        throttle, watch:
+            As the constructor.
 
         Raises
         ------
@@ -123,66 +185,114 @@ class Vault:
             others countersigned: fail closed.
         """
         home = Home(root)
-        return cls(home, keys, Ledger.open(home.ledger_file, keys.identity), source or SystemSource())
+        ledger = Ledger.open(home.ledger_file, keys.identity)
+        try:
+            return cls(home, keys, ledger, source or SystemSource(), throttle=throttle, watch=watch)
+        except BaseException:
+            ledger.close_file()
+            raise
+
+    def close(self) -> None:
+        """Let the request be answered that is at work, sum up refusals that were only counted, and close the ledger; again is no error."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                try:
+                    if self._refusals.counted:
+                        self._settle(self._refusals.close)
+                finally:
+                    self._ledger.close_file()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     @property
     def member(self) -> str:
         """The institution's identifier in the charter."""
         return self._node.member
 
+    @property
+    def app(self) -> str | None:
+        """The digest of the app that requests must come with, by the charter; None where one process plays all parties."""
+        return self._charter.link.app if self._charter.link is not None else None
+
     def answer(self, message_type: str, request: RecordDict) -> RecordDict:
-        """Answer one message; whatever is refused is answered by the same signed refusal, and its reason stays in the ledger."""
-        handlers: dict[str, Callable[[RecordDict], RecordDict]] = {
-            "query.hello": self._hello,
-            "query.offer": self._offer,
-            "train": self._train,
-            "evaluate": self._evaluate,
-            "query.model": self._model,
-            "query.receipts": self._receipts,
-            "query.head": self._witness.head,
-            "query.cosign": self._witness.cosign,
-            "query.cosigned": self._witness.keep,
-        }
-        started = time.monotonic()
+        """Answer one message; whatever is refused is answered by the same signed refusal, and its reason stays in the ledger.
+
+        Raises
+        ------
+        StorageError
+            CSL-C403 when the vault was closed.
+        ConsilienceError
+            CSL-C402 when not even the refusal is what it must be.
+        """
+        return self._guarded(message_type, partial(self._answered, message_type, request))
+
+    def refuse_app(self, digest: str) -> RecordDict:
+        """Answer a message that came with another app than `app`, whatever it says: refused, as the ledger tells. Raises as `answer`."""
+        return self._guarded(ANOTHER_APP, partial(self._another_app, digest))
+
+    def tidy(self) -> None:
+        """Write down what is due while nobody asks: the sum of refusals of an hour that is over. Cheap: call it as often as you like."""
         with self._lock:
-            self._about = message_type
+            if self._refusals.counted and not self._closed:
+                self._settle(self._refusals.settle)
+
+    def _guarded(self, about: str, answer: Callable[[], RecordDict]) -> RecordDict:
+        """The boundary: wait for a turn, answer or refuse, and hold the reply back to the time grid."""
+        waited = self._throttle.wait() if self._throttle is not None else 0.0
+        started, code = time.monotonic(), None
+        with self._lock:
+            if self._closed:
+                raise StorageError("CSL-C403", "The vault was closed.", "Open it again.")
+            self._about = about[:MOST_ABOUT]
             try:
-                if message_type not in handlers:
-                    raise PolicyError(
-                        "CSL-C510",
-                        "A message of a type that a vault does not answer.",
-                        "Use the message types of the protocol.",
-                    )
-                self._check_ledger()
-                reply = handlers[message_type](request)
+                reply = answer()
             except ConsilienceError as error:
-                reply = self._refuse(error, message_type)
+                reply, code = self._refuse(error, about), error.code
             except Exception as error:  # noqa: BLE001 - the boundary: a fault of ours must look like any other refusal
                 logger.error("internal error: %s", where(error))
                 unforeseen = ConsilienceError(
                     "CSL-C525", f"Internal error: {type(error).__name__}.", "Report it with the vault's log."
                 )
-                reply = self._refuse(unforeseen, message_type)
-        self._wait_for_grid(started)
+                reply, code = self._refuse(unforeseen, about), unforeseen.code
+            if self._refusals.counted:
+                self._settle(self._refusals.settle)
+            grid = self._grid()
+        if grid > 0:
+            self._sleep(-(time.monotonic() - started) % grid)
+        if self._watch is not None:
+            known = about if about in self._answerers or about == ANOTHER_APP else "other"
+            self._watch(Answered(known, code, waited, time.monotonic() - started))
         return reply
 
-    def _check_ledger(self) -> None:
-        """Refuse while the ledger is an older copy, or no longer the file in the home: somebody restores it while the vault runs."""
-        check_unlocked(self._home)
-        if file_at(self._home.ledger_file) != self._ledger_file or not self._goes_on():
-            raise IntegrityError(
-                "CSL-C530", "The ledger's file was exchanged while the vault was running.", "Start the vault again."
+    def _answered(self, message_type: str, request: RecordDict) -> RecordDict:
+        answerer = self._answerers.get(message_type)
+        if answerer is None:
+            raise PolicyError(
+                "CSL-C510",
+                "A message of a type that a vault does not answer.",
+                "Use the message types of the protocol.",
             )
-        self._witness.check_open()
+        self._check_ledger()
+        reply = answerer(request)
+        self._outgoing.check(message_type, request, reply)
+        return reply
 
-    def _goes_on(self) -> bool:
-        """Whether the entry that was the last one before is still there, and with it, as they are chained, all before it: an older copy
-        may be written into the very file."""
-        size, leaf = self._last
-        same = next(self._ledger.leaves(size - 1, size), None) == leaf
-        if same:
-            self._last = _last_entry(self._ledger)
-        return same
+    def _another_app(self, digest: str) -> RecordDict:
+        raise PolicyError(
+            "CSL-C401",
+            f"A message came with the app {digest[:64]!a}; the charter names {self.app or 'none'}.",
+            "Ask the coordinator to send the app that the members agreed on, or agree on another charter.",
+        )
+
+    def _check_ledger(self) -> None:
+        """Refuse while the ledger is an older copy, or another file than the one in the home."""
+        self._ledger_file.check()
+        self._witness.check_open()
 
     def _purge(self) -> None:
         """Delete what is older than the policy's retention allows; what cannot be deleted now is tried again next time."""
@@ -194,26 +304,27 @@ class Vault:
             logger.error("what is past its time could not be deleted: %s", error)
 
     def _refuse(self, error: ConsilienceError, message_type: str) -> RecordDict:
-        """Write a refusal down, the very same one once a day, and answer as to every other."""
-        logger.warning("refused %.40r: %s", message_type, error)
-        try:
-            self._check_ledger()  # an old copy must not go on growing
-            refusal, day = (error.code, self._about, error.cause), self._ledger.today().toordinal()
-            if self._refused.get(refusal) != day:
-                self._ledger.refuse(*refusal)
-                self._refused = {**dict(list(self._refused.items())[-1000:]), refusal: day}
-        except ConsilienceError as unwritten:  # a full disk must not make this refusal look unlike the others
-            logger.error("the refusal could not be written down: %s", unwritten)
-        return pack(self._keys.identity, Refusal(member=self.member))
+        """Write a refusal down, or count it, and answer as to every other."""
+        logger.warning("refused %.40r: %.*s", message_type, MOST_LOGGED, error)
+        self._settle(partial(self._refusals.note, error.code, self._about, error.cause))
+        reply = pack(self._keys.identity, Refusal(member=self.member))
+        self._outgoing.check_refusal(reply)
+        return reply
 
-    def _wait_for_grid(self, started: float) -> None:
-        """Hold a reply back to a coarse time grid, so that its delay says little about the data."""
+    def _settle(self, write: Callable[[], None]) -> None:
+        """Write about refusals; a full disk must not make this refusal look unlike the others, and an old copy must not go on growing."""
         try:
-            grid = self._gate.policy().reply_grid_seconds
+            self._check_ledger()
+            write()
+        except ConsilienceError as unwritten:
+            logger.error("refusals could not be written down: %s", unwritten)
+
+    def _grid(self) -> float:
+        """Return the coarse time grid to which replies are held back, in seconds, so that their delay says little about the data."""
+        try:
+            return self._gate.policy().reply_grid_seconds
         except ConsilienceError:  # without a policy nothing about data can leave, however long it takes
-            return
-        if grid > 0:
-            self._sleep(-(time.monotonic() - started) % grid)
+            return 0.0
 
     def _hello(self, request: RecordDict) -> RecordDict:
         hello, _ = unpack(request, Hello, self._charter.coordinator_key)
@@ -246,47 +357,10 @@ class Vault:
         self._gate.admitted(rid)
         return reply
 
-    def _train(self, request: RecordDict) -> RecordDict:
-        header, payload = unpack(request, TrainRequest, self._charter.coordinator_key)
-        study = self._studies.find(header.study)
-        if header.round > study.spec.training.rounds:
-            raise PolicyError(
-                "CSL-C512", f"Round {header.round} is beyond the study's plan.", "Stop at the last planned round."
-            )
-        weights = self._weights(study, payload)
-        again = self._again(study, header.round, "training", request)
-        if again is not None:
-            return again
-        self._gate.check_standing(study)
-        room = self._room(study)
-        content = dump_tensors(room.train(study, header, weights, self._source))
-        release = TrainRelease(study=study.rid, member=self.member, round=header.round, payload=sha256_hex(content))
-        return self._release(study, header.round, "training", request, release, content)
-
-    def _evaluate(self, request: RecordDict) -> RecordDict:
-        header, payload = unpack(request, EvaluateRequest, self._charter.coordinator_key)
-        study = self._studies.find(header.study)
-        edges = header.edges
-        if len(edges) + 1 != study.spec.draft.evaluation.bins or any(
-            a >= b for a, b in zip(edges, edges[1:], strict=False)
-        ):
-            raise PolicyError(
-                "CSL-C513", "The score bins are not those of the study.", "Send increasing edges, one fewer than bins."
-            )
-        weights = self._weights(study, payload)
-        number = study.evaluation_number
-        again = self._again(study, number, "holdout", request)
-        if again is not None:
-            return again
-        self._gate.check_standing(study)
-        content = dump_tensors(self._room(study).histogram(study, weights, edges, self._source))
-        release = EvaluateRelease(study=study.rid, member=self.member, payload=sha256_hex(content))
-        return self._release(study, number, "holdout", request, release, content)
-
     def _model(self, request: RecordDict) -> RecordDict:
         header, payload = unpack(request, ModelDelivery, self._charter.coordinator_key)
         study = self._reserved(header.study)
-        self._weights(study, payload)
+        self._rounds.weights(study, payload)
         self._finish(study).receive(header, payload)
         receipt = ModelReceipt(study=study.rid, member=self.member, card=header.card, model=header.payload)
         return pack(self._keys.identity, receipt)
@@ -299,14 +373,14 @@ class Vault:
         held = self._ledger.reservation(study.rid)
         try:
             if not (held is not None and held.closed and decision_file(self._home, study.rid).exists()):
-                room, policy = self._room(study), self._gate.policy()
+                room, policy = self._rooms.of(study), self._gate.policy()
                 self._finish(study).decide(header, room.heldout, policy.smallest_partners, policy.contact_consent)
         except ConsilienceError as error:
             logger.warning("study %s: no name list: %s", study.spec.draft.name, error)
         except Exception as error:  # noqa: BLE001 - this depends on customers: whatever it is, the answer must not differ
             logger.error("study %s: no name list: %s", study.spec.draft.name, where(error))
         self._ledger.close(study.rid, "the study ended")
-        self._rooms.pop(study.rid, None)
+        self._rooms.leave(study.rid)
         self._purge()
         return pack(self._keys.identity, Acknowledged(study=study.rid, member=self.member))
 
@@ -315,41 +389,6 @@ class Vault:
         if not self._ledger.has_reservation(rid):
             raise PolicyError("CSL-C511", f"Study {rid[:12]} was not granted here.", "Offer the study first.")
         return self._studies.find(rid)
-
-    def _weights(self, study: OpenStudy, payload: bytes) -> Tensors:
-        """Parse weights by name, shape and dtype; refuse NaN, infinity and weights beyond any sensible bound."""
-        contract = self._gate.contract(study.spec.draft.contract)
-        weights = read_tensors(payload, tensor_shapes(study.spec.draft.model, contract))
-        if any(np.abs(tensor).max(initial=0.0) > MAX_WEIGHT for tensor in weights.values()):
-            raise IntegrityError(
-                "CSL-C514", "The weights are beyond every sensible bound.", "The model has diverged: stop the study."
-            )
-        return weights
-
-    def _room(self, study: OpenStudy) -> Workroom:
-        """Return a study's data, read once; read anew when customers withdrew or the policy asks for another consent meanwhile."""
-        withdrawn = Withdrawals.load(self._home, self._keys.store, self._ledger.state().withdrawn)
-        consent = self._gate.policy().consent_for(study.spec.draft.purpose)
-        wanted = f"{consent} {withdrawn.version}"
-        version, room = self._rooms.get(study.rid, ("", None))
-        if room is None or version != wanted:
-            room = self._read(study, consent, withdrawn)
-            self._rooms[study.rid] = (wanted, room)
-        return room
-
-    def _read(self, study: OpenStudy, consent: str, withdrawn: Withdrawals) -> Workroom:
-        """Read a study's data, and write down who takes part (at home) and a salted digest of their consent (ledger)."""
-        draft = study.spec.draft
-        contract = self._gate.contract(draft.contract)
-        declaration = self._charter.member(self.member).declaration(contract.name)
-        assert declaration is not None
-        room = Workroom.read(self._node, contract, declaration, study, consent, self._keys.holdout, withdrawn.excluded)
-        room.note_fault(self._home.folder("studies"), study.rid)
-        record(self._home, self._keys.store, study.rid, room.training_ids, room.heldout.ids)
-        digest = consent_digest(self._keys.store, room.consented)
-        if not (held := self._ledger.reservation(study.rid)) or not held.closed:
-            self._ledger.consent(study.rid, purpose=draft.purpose, consent=consent, digest=digest)
-        return room
 
     def _finish(self, study: OpenStudy) -> Finish:
         contract = self._gate.contract(study.spec.draft.contract)
@@ -362,59 +401,3 @@ class Vault:
             holdout_key=self._keys.holdout,
             store_key=self._keys.store,
         )
-
-    def _again(self, study: OpenStudy, number: int, account: Account, request: RecordDict) -> RecordDict | None:
-        """Return the kept reply to this very request; finish its ledger entry when a crash came between the two."""
-        known = self._replies.find(study.rid, number)
-        if known is None:
-            if self._ledger.has_release(study.rid, number):
-                raise PolicyError(
-                    "CSL-C515", f"Release {number} was made, and its reply is lost.", "Go on with the next round."
-                )
-            return None
-        if known.request != request_digest(request):
-            raise PolicyError(
-                "CSL-C516",
-                f"Release {number} was asked for before, with other content.",
-                "Repeat the first request exactly.",
-            )
-        self._note_release(study, number, account, known.payload)
-        return known.records()
-
-    def _release(
-        self, study: OpenStudy, number: int, account: Account, request: RecordDict, header: Document, payload: bytes
-    ) -> RecordDict:
-        """Keep the reply, write the ledger's release entry, and only then let the bytes leave."""
-        reply = pack(self._keys.identity, header, payload)
-        self._replies.keep(study.rid, number, kept(request, reply))
-        self._note_release(study, number, account, payload)
-        return reply
-
-    def _note_release(self, study: OpenStudy, number: int, account: Account, payload: bytes) -> None:
-        what = {
-            "training": f"round {number} of {study.spec.training.rounds}",
-            "holdout": "score histograms of held-out customers",
-        }
-        self._ledger.release(
-            study.rid, number, account, what=what[account], sha256=sha256_hex(payload), size=len(payload)
-        )
-
-
-def where(error: BaseException) -> str:
-    """Return an unforeseen error's type and the lines that led to it; its text may quote a customer's value and is left out."""
-    return f"{type(error).__name__}\n{''.join(traceback.format_tb(error.__traceback__))}"
-
-
-def _last_entry(ledger: Ledger) -> tuple[int, bytes]:
-    """Return how many entries a ledger has, and the last one's leaf."""
-    state = ledger.state()
-    return state.size, bytes.fromhex(state.head)
-
-
-def file_at(path: Path) -> tuple[int, int] | None:
-    """Return which file lies at a path (device and inode), or None."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino

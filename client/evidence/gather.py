@@ -20,6 +20,7 @@ from privacy.ledger.entries import (
     Consent,
     PolicyEntry,
     Refuse,
+    RefuseData,
     Release,
     Reserve,
     ReserveData,
@@ -218,9 +219,7 @@ class Gathered:
                 if charge.purpose is None:
                     self._month(body.ts).charge(charge.account, charge.cost)
         elif isinstance(body, Refuse):
-            self.refusals[body.data.code] += 1
-            self.reasons.setdefault(body.data.code, body.data.why)
-            self.refused.add(body)
+            self._refuse(body)
         elif isinstance(body, Access):
             kind = (body.data.action, body.data.role)
             self.access_sums[kind if kind in self.access_sums or len(self.access_sums) < MOST_ROWS else OTHERS] += 1
@@ -232,6 +231,18 @@ class Gathered:
             self.witnessed.add(body)
         elif isinstance(body, Rotate | Restore):
             self.changes.add(body)
+
+    def _refuse(self, body: Refuse) -> None:
+        data = body.data
+        self.refused.add(body)
+        if isinstance(data, RefuseData):
+            self.refusals[data.code] += 1
+            self.reasons.setdefault(data.code, data.why)
+            return
+        for item in data.codes:
+            self.refusals[item.code] += item.times
+        if data.others:
+            self.refusals[OTHERS[0]] += data.others
 
     def _study(self, rid: str, name: str) -> Study | None:
         if rid not in self.studies and len(self.studies) < MOST_STUDIES:

@@ -23,9 +23,12 @@ from client.words import day_of, moment_of, percent, plain
 from federation.contract import CategoricalColumn, FeatureContract, FlagColumn, Label, NumericColumn
 from federation.errors import PolicyError
 from privacy.comparison import changes
-from privacy.ledger.entries import PolicyEntry, Restore, Rotate, Witnessed
+from privacy.ledger.entries import PolicyEntry, RefuseData, Restore, Rotate, Witnessed
 from privacy.ledger.reader import Spending, spending_of
+from privacy.ledger.refusals import RefusalsData
 from privacy.policy import Policy, describe_holdout
+
+SUMMED = "only counted: too many were refused within the hour to write each down"
 
 
 def render_report(manifest: Manifest, checked: Checked, papers: Papers) -> bytes:
@@ -104,7 +107,7 @@ def _facts(manifest: Manifest, checked: Checked, papers: Papers) -> dict[str, An
         "entries": sum(gathered.kinds.values()),
         "granted": gathered.kinds["reserve"],
         "released": gathered.kinds["release"],
-        "refused": gathered.kinds["refuse"],
+        "refused": sum(gathered.refusals.values()),
         "withdrawn": gathered.withdrawn,
         "life": [(ACCOUNT_NAMES[item.account], enforced(item, item.used), plain(item.epsilon)) for item in life],
         "odds": None if not life else _odds(life[0].epsilon, life[0].delta),
@@ -216,12 +219,19 @@ def _changes(before: Policy, policy: Policy) -> list[str]:
 
 def _refusals(gathered: Gathered) -> dict[str, Any]:
     sums = sorted(gathered.refusals.items(), key=lambda item: (-item[1], item[0]))
-    rows = [(item.seq, moment_of(item.ts), item.data.study, item.data.code) for item in gathered.refused.rows]
+    rows = [(item.seq, moment_of(item.ts), *_refused(item.data)) for item in gathered.refused.rows]
     return {
-        "sums": [(code, count, gathered.reasons[code]) for code, count in sums],
+        "sums": [(code, count, gathered.reasons.get(code, SUMMED)) for code, count in sums],
         "rows": rows,
         "left_out": gathered.refused.left_out,
     }
+
+
+def _refused(data: RefuseData | RefusalsData) -> tuple[str, str]:
+    """Return the study and the code of a refusal; of many, when they were and how many."""
+    if isinstance(data, RefuseData):
+        return data.study, data.code
+    return f"{moment_of(data.first)} to {moment_of(data.last)}", f"{data.count:,} more"
 
 
 def _withdrawals(gathered: Gathered) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """`consilience node names` and `node export`: whoever looks at a name list stands in the ledger before it is shown."""
 
 import sys
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -46,13 +47,9 @@ def names(
     head = found.listed[:top]
     _note(place, keys, "view", found, actor, len(head))
     if as_json:
-        print_json({"list": found.stem, "listed": len(found.listed), "rows": [_plain(line) for line in head]})
+        print_json({"list": found.stem, "listed": len(found.listed), "rows": [plain_line(line) for line in head]})
         return
-    table = Table("customer", "score", "decile", "reasons", title=escape(found.stem), show_lines=True)
-    for line in head:
-        reasons = "\n".join(reason for reason in line.reasons if reason)
-        table.add_row(escape(line.customer), f"{line.score:.3f}", str(line.decile), escape(reasons))
-    Console().print(table)
+    print_lines(found.stem, head)
 
 
 def export(
@@ -80,7 +77,7 @@ def export(
     piped = str(out) == "-"
     suffix = lists.CSV if piped else out.suffix
     if not piped:
-        _check_target(out)
+        check_target(out)
     keys = unlock(place, passphrase_file, passphrase_fd)
     found = _open(place, keys, study)
     record = found.record.model_dump_json(indent=2).encode()
@@ -94,6 +91,15 @@ def export(
         print_json({"list": found.stem, "rows": len(found.listed), "file": str(out)})
         return
     typer.echo(f"Wrote {out}: {found.stem}, {len(found.listed)} customers, in clear. Delete it when it was used.")
+
+
+def print_lines(title: str, lines: Iterable[Listed]) -> None:
+    """Print customers with their scores and reasons."""
+    table = Table("customer", "score", "decile", "reasons", title=escape(title), show_lines=True)
+    for line in lines:
+        reasons = "\n".join(reason for reason in line.reasons if reason)
+        table.add_row(escape(line.customer), f"{line.score:.3f}", str(line.decile), escape(reasons))
+    Console().print(table)
 
 
 def _open(home: Home, keys: Keys, study: str | None) -> lists.NameList:
@@ -113,10 +119,19 @@ def _note(home: Home, keys: Keys, look: Look, found: lists.NameList, actor: Acto
         ledger.access(look, lists.called(found.stem), actor=actor.account, role=actor.role, count=rows)
 
 
-def _check_target(out: Path) -> None:
-    if out.suffix not in lists.SUFFIXES:
+def check_target(out: Path, suffixes: Collection[str] = lists.SUFFIXES) -> None:
+    """Refuse to write customers to a path that exists, lies in no folder, or names no kind of file that they are written as.
+
+    Raises
+    ------
+    DocumentError
+        CSL-C554 for another ending than `suffixes`.
+    StorageError
+        CSL-C553.
+    """
+    if out.suffix not in suffixes:
         raise DocumentError(
-            "CSL-C554", f"{out} names no kind of file that a list has.", "Let it end in .csv, .parquet or .json."
+            "CSL-C554", f"{out} names no kind of file that is written here.", f"Let it end in {' or '.join(suffixes)}."
         )
     if not out.parent.is_dir():
         raise StorageError("CSL-C553", f"{out.parent} is no folder.", "Make it first, for its owner alone.")
@@ -124,7 +139,8 @@ def _check_target(out: Path) -> None:
         raise StorageError("CSL-C553", f"{out} exists.", "Choose another path, or move the file away.")
 
 
-def _plain(line: Listed) -> dict[str, object]:
+def plain_line(line: Listed) -> dict[str, object]:
+    """Return a line as a mapping for JSON."""
     reasons = {f"reason_{place}": reason for place, reason in enumerate(line.reasons, start=1)}
     return {
         "customer": line.customer,

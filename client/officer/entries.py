@@ -29,6 +29,7 @@ from privacy.ledger.entries import (
     Kind,
     PolicyEntry,
     Refuse,
+    RefuseData,
     Release,
     Reserve,
     Restore,
@@ -142,7 +143,7 @@ class Known:
     def study(self, body: Body) -> str | None:
         """Name the study of an entry, or None."""
         if body.rid is None:
-            return body.data.study if isinstance(body, Refuse) else None
+            return body.data.study if isinstance(body, Refuse) and isinstance(body.data, RefuseData) else None
         held = self.reservation(body.rid)
         if held is not None:
             return held.data.study
@@ -286,7 +287,13 @@ def _close(body: Close, known: Known) -> str:
 
 
 def _refuse(body: Refuse, known: Known) -> str:
-    return f"Refused, {body.data.code}: {body.data.why}"
+    data = body.data
+    if isinstance(data, RefuseData):
+        return f"Refused, {data.code}: {data.why}"
+    codes = [f"{item.times:,} times {item.code}" for item in data.codes]
+    codes += [f"{data.others:,} times others"] if data.others else []
+    since, until = moment_of(data.first), moment_of(data.last)
+    return f"Refused {data.count:,} more between {since} and {until}, too many to be written one by one: {', '.join(codes)}."
 
 
 def _rotate(body: Rotate, known: Known) -> str:

@@ -75,7 +75,7 @@ def inbox(home: HomeOption = HERE, as_json: JsonOption = False) -> None:
 
 def _inbox_row(study: PendingStudy, charter: Charter, reader: LedgerReader) -> dict[str, Any]:
     study.check(charter.coordinator_key)
-    status, missing, refusal = _status(study, charter, reader)
+    status, missing, refusal = standing_now(study, charter, reader)
     state = reader.state()
     return {
         "study": study.spec.draft.name,
@@ -93,7 +93,7 @@ def _inbox_row(study: PendingStudy, charter: Charter, reader: LedgerReader) -> d
     }
 
 
-def _status(study: PendingStudy, charter: Charter, reader: LedgerReader) -> tuple[str, str, PolicyError | None]:
+def standing_now(study: PendingStudy, charter: Charter, reader: LedgerReader) -> tuple[str, str, PolicyError | None]:
     """Return where a waiting study stands under the policy in force, in a word and in words, and why it would be refused."""
     state = reader.state()
     try:
@@ -123,7 +123,7 @@ def find_study(home: Home, text: str) -> Sight:
         CSL-C654, CSL-C659 when a file does not hold the study that its name says.
     """
     waiting = inbox_of(home)
-    granted = {study.rid: study for study in _granted(home)}
+    granted = {study.rid: study for study in granted_studies(home)}
     found: list[PendingStudy | OpenStudy] = [study for study in waiting.list() if study.rid not in granted]
     if any(fits(text, study) for study in found):
         return Sight(pick(text, found), "waiting")
@@ -132,17 +132,15 @@ def find_study(home: Home, text: str) -> Sight:
     return Sight(pick(text, waiting.declined()), "declined")
 
 
-def _granted(home: Home) -> Iterator[OpenStudy]:
-    """Yield the studies that were granted, by digest; notes of other kinds lie beside them."""
+def granted_studies(home: Home) -> Iterator[OpenStudy]:
+    """Yield the studies that were granted, by digest; notes of other kinds lie beside them. Raises as `find_study`."""
     shelf = Studies(home.root / "studies")
-    for path in sorted((home.root / "studies").glob("*.json")):
-        if "." in path.stem:
-            continue
-        study = shelf.find(path.stem)
-        if not study.rid == study.spec.digest() == path.stem:
+    for rid in shelf.rids():
+        study = shelf.find(rid)
+        if not study.rid == study.spec.digest() == rid:
             raise IntegrityError(
                 "CSL-C659",
-                f"{path} does not hold the study that its name says: it was altered or damaged.",
+                f"{home.root / 'studies' / rid}.json does not hold the study that its name says: it was altered or damaged.",
                 "Restore it from a backup; what was reserved stands in the ledger.",
             )
         yield study
@@ -190,7 +188,7 @@ def study_sight(home: Home, reader: LedgerReader, sight: Sight) -> tuple[dict[st
         status = "closed" if held.closed else "open"
         words = STANDINGS[status]
     elif isinstance(study, PendingStudy):
-        status, words, refusal = _status(study, charter, reader)
+        status, words, refusal = standing_now(study, charter, reader)
         words = f"{STANDINGS['waiting']}: {words}" if status == "waiting" else words
     else:
         status, words = "waiting", "was never reserved: the coordinator may offer it again"

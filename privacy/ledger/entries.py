@@ -17,6 +17,7 @@ from federation.study import Epsilon, Purpose
 from privacy.cost import Cost
 from privacy.events import PrivacyEvent
 from privacy.filter import Limits
+from privacy.ledger.refusals import Code, RefusalsData
 from privacy.policy import Policy
 
 SIGNING_PREFIX = b"ledger1\0"
@@ -136,7 +137,7 @@ class CloseData(Document):
 class RefuseData(Document):
     """A request was refused; the reason stays at home."""
 
-    code: Annotated[str, Field(pattern=r"^CSL-[A-Z][0-9]{3}$")]
+    code: Code
     study: Annotated[str, Field(max_length=400)]
     why: Annotated[str, Field(max_length=1000)]
 
@@ -281,11 +282,17 @@ class Close(_Body):
 
 
 class Refuse(_Body):
-    """A request was refused."""
+    """A request was refused; or many were, of which only the number is written down."""
 
     kind: Literal["refuse"] = "refuse"
     rid: None = None
-    data: RefuseData
+    data: RefuseData | RefusalsData
+
+    @model_validator(mode="after")
+    def _in_the_past(self) -> Self:
+        if isinstance(self.data, RefusalsData) and self.data.last > self.ts:
+            raise ValueError("refusals are summed up after the last of them")
+        return self
 
 
 class Approve(_Body):

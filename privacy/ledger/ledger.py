@@ -55,6 +55,7 @@ from privacy.ledger.entries import (
     Witnessed,
 )
 from privacy.ledger.reader import STATE_PREFIX, LedgerReader
+from privacy.ledger.refusals import RefusalsData
 from privacy.ledger.rules import advance
 from privacy.ledger.state import EPOCH, State
 from privacy.ledger.store import Store
@@ -291,6 +292,12 @@ class Ledger(LedgerReader):
     def refuse(self, code: str, study: str, why: str) -> None:
         """Write down a refusal; text from outside is shortened and cleaned, so that a refusal can always be written."""
         data = RefuseData(code=code, study=_clean(study, 400), why=_clean(why, 1000))
+        with self._store.transaction():
+            self._write(Refuse, data)
+
+    def refuse_many(self, count: int, first: int, last: int, codes: Mapping[str, int]) -> None:
+        """Write down how many refusals there were between two of the ledger's times, in all and by code; nothing else of them."""
+        data = RefusalsData.of(count, first, last, codes)
         with self._store.transaction():
             self._write(Refuse, data)
 

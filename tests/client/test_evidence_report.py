@@ -135,3 +135,17 @@ def test_words_for_figures():
     assert [percent(value) for value in (0.0, 0.125, 1.0, 0.99995)] == ["0.0%", "12.5%", "100.0%", "99.995%"]
     assert [size_of(value) for value in (5, 2048, 3 << 20, 5 << 30)] == ["5 bytes", "2.0 kB", "3.0 MB", "5.0 GB"]
     assert day_of(2**53 - 1) == "9999-12-31" and plain(1.23456e-5) == "1.23e-05"
+
+
+def test_refusals_that_were_only_counted_are_summed_and_shown(tmp_path):
+    past = live(tmp_path / "home")
+    now = past.ledger.now()
+    past.ledger.refuse("CSL-P201", "cross_sell", "unknown purpose")
+    past.ledger.refuse_many(950, now, past.ledger.now(), {"CSL-P201": 40, "CSL-C510": 900})
+    text = " ".join(" ".join(Page(report(past, tmp_path)).words).split())
+    assert "951 requests refused" in text and "950 more" in text
+    assert (
+        "CSL-C510 900 only counted" in text
+        and "CSL-P201 41 unknown purpose" in text
+        and "others 10 only counted" in text
+    )

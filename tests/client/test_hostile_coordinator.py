@@ -65,7 +65,7 @@ def room_of(town: Town, spec) -> Workroom:
     opened = town.vault()
     town.grant(opened, spec)
     opened.answer("train", town.train(spec, 1))
-    return opened._rooms[spec.digest()][1]
+    return opened._rooms.held(spec.digest())
 
 
 def test_one_customer_with_two_rows_does_not_empty_the_cohort(town):
@@ -336,7 +336,7 @@ def test_a_round_is_computed_with_the_numbers_that_were_paid_for(town, monkeypat
     unpack(opened.answer("train", town.train(spec, 1, clip=0.7, learning_rate=0.2)), TrainRelease, town.key("alder"))
     (used,) = calls
     assert (used["noise_multiplier"], used["sampling_rate"]) == (grant.noise_multiplier, 0.3)
-    assert used["clip"] == 0.7 and used["source"] is opened._source
+    assert used["clip"] == 0.7 and used["source"] is opened._rounds._source
     if mode == "fedavg":
         assert (used["steps"], used["declared_size"], used["learning_rate"]) == (3, 400, 0.2)
 
@@ -425,7 +425,7 @@ def test_two_vaults_on_one_home_release_one_answer_for_a_round(town):
     one, two = town.vault(), town.vault()
     town.grant(one, spec)
     other = town.weights(spec, 0.5)
-    room = two._room(two._studies.find(spec.digest()))
+    room = two._rooms.of(two._studies.find(spec.digest()))
     find, raced = two._replies.find, []
 
     def find_then_lose(rid: str, number: int):
@@ -437,7 +437,7 @@ def test_two_vaults_on_one_home_release_one_answer_for_a_round(town):
     two._replies.find = find_then_lose  # type: ignore[method-assign]
     assert refused(town, two.answer("train", town.train(spec, 1, other)))
     unpack(raced[0], TrainRelease, town.key("alder"))
-    assert room is two._rooms[spec.digest()][1]
+    assert room is two._rooms.held(spec.digest())
     assert kinds(town).count("release") == 1
     two._replies.find = find  # type: ignore[method-assign]
     assert refused(town, two.answer("train", town.train(spec, 1, other)))

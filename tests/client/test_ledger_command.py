@@ -166,3 +166,17 @@ def test_wrong_arguments_are_named(at):
 def test_the_home_may_come_from_the_environment(town, at, monkeypatch):
     monkeypatch.setenv("CONSILIENCE_HOME", str(at[1]))
     assert rows() == rows(*at) and unlock(town.homes["alder"])
+
+
+def test_refusals_that_were_only_counted_are_told_by_code(tmp_path):
+    town, clock = found(tmp_path / "town"), Clock(START)
+    with fresh_ledger(town, clock) as ledger:
+        first = ledger.now()
+        clock.forward(1)
+        ledger.refuse_many(1950, first, ledger.now(), {"CSL-C510": 1900, "CSL-F208": 49})
+    at = ("--home", town.homes["alder"].root)
+    (row,) = rows(*at, "--kind", "refuse")
+    assert row["text"].startswith("Refused 1,950 more between 20")
+    assert row["text"].endswith("one by one: 1,900 times CSL-C510, 49 times CSL-F208, 1 times others.")
+    assert row["study"] is None and row["data"]["count"] == 1950
+    assert "1,900 times CSL-C510" in " ".join(run("ledger", *at).split())

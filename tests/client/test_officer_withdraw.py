@@ -145,11 +145,11 @@ def test_a_running_vault_reads_its_open_study_without_them(town: Town, tmp_path:
     vault, spec = town.vault(member), town.ranking()
     vault.answer("query.offer", town.offer(spec))
     vault.answer("train", town.train(spec, 1))
-    room = vault._rooms[spec.digest()][1]
+    room = vault._rooms.held(spec.digest())
     gone = str(room.training_ids[0])
     assert call(home, "--customers", str(file_of(tmp_path, [gone])), "--reason", REASON)[0] == 0
     vault.answer("train", town.train(spec, 2))
-    assert gone not in set(vault._rooms[spec.digest()][1].training_ids)
+    assert gone not in set(vault._rooms.held(spec.digest()).training_ids)
     assert studies_of(home, unlock(home).store, [gone])[spec.digest()].training == 1  # round 1 did see her
 
 

@@ -213,6 +213,16 @@ def test_every_step_draws_anew():
     assert change["linear.weight"][0, 0] == pytest.approx(375e-6 / 2, rel=0.1)
 
 
+@pytest.mark.parametrize("kind", ["linear", "mlp"])
+def test_steps_that_overflow_float32_end_at_its_largest_number_and_not_at_infinity(kind):
+    inputs, labels = inputs_of(50)
+    found = stepped(
+        network_of(kind), inputs, labels, noise_multiplier=1.0, learning_rate=1e38, declared_size=1, steps=20
+    )
+    values = np.concatenate([value.ravel() for value in found.values()])
+    assert np.isfinite(values).all() and np.abs(values).max() == np.finfo(np.float32).max
+
+
 def test_the_network_keeps_no_hooks():
     network = network_of("mlp")
     inputs, labels = inputs_of(10)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load
 
-from client import vault as module
+from client import rooms as module
 from client.participation import recorded, studies_of
 from client.unlock import unlock
 from client.vault import Vault
@@ -43,7 +43,7 @@ def withdraw(town: Town, *customers: str) -> None:
 
 
 def room(vault: Vault, spec):
-    return vault._rooms[spec.digest()][1]
+    return vault._rooms.held(spec.digest())
 
 
 # Customers who withdraw.

@@ -1,0 +1,166 @@
+"""The last look at a reply before it leaves: what is not exactly what the protocol gives for this request stays here.
+
+A vault's own checks may fail: a faulty release, a library that changed, a kept file that was put in another's place. This one trusts none
+of them. It reads the reply as the coordinator will: one record with three fields, signed by this institution, in canonical form, of the one
+kind that answers this type of message, about the same study and round, with this member's name, and beside it nothing, or the tensors that
+this study's releases have, in the one encoding that they have, finite and within bounds. It cannot tell whether noise is enough, only that
+a gradient sum lies on the grid to which noise is rounded, on which a sum without noise would not.
+
+It looks at what is released and at public inputs alone, and at a release only after that was charged and kept: that a reply was held back
+tells no more than the reply would have told, and asking again gets the same refusal, never another draw.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from flwr.app import ConfigRecord, RecordDict
+
+from client.gate import Gate
+from client.studies import OpenStudy, Studies
+from client.workroom import COUNT_LIMIT
+from federation.document import Document
+from federation.errors import ConsilienceError
+from federation.messages import (
+    RECORD,
+    Acknowledged,
+    Cosignature,
+    CosignedNote,
+    CosignRequest,
+    EvaluateRelease,
+    EvaluateRequest,
+    Grant,
+    HeadRequest,
+    Hello,
+    Identity,
+    LedgerHead,
+    ModelDelivery,
+    ModelReceipt,
+    NoteKept,
+    Offer,
+    Receipts,
+    Refusal,
+    Tensors,
+    TrainRelease,
+    TrainRequest,
+    claimed,
+    dump_tensors,
+    read_tensors,
+    unpack,
+)
+from federation.networks import tensor_shapes
+from privacy.dp_optimizer import grid_of
+
+_FIELDS = {"header", "signature", "payload"}
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What may answer one type of message: the kind of reply, and which of its fields (by name) must equal which of the request's."""
+
+    request: type[Document]
+    reply: type[Document]
+    same: dict[str, str]
+
+
+RULES: dict[str, Rule] = {
+    "query.hello": Rule(Hello, Identity, {"charter": "charter", "nonce": "nonce"}),
+    "query.offer": Rule(Offer, Grant, {}),
+    "train": Rule(TrainRequest, TrainRelease, {"study": "study", "round": "round"}),
+    "evaluate": Rule(EvaluateRequest, EvaluateRelease, {"study": "study"}),
+    "query.model": Rule(ModelDelivery, ModelReceipt, {"study": "study", "card": "card", "model": "payload"}),
+    "query.receipts": Rule(Receipts, Acknowledged, {"study": "study"}),
+    "query.head": Rule(HeadRequest, LedgerHead, {"nonce": "nonce"}),
+    "query.cosign": Rule(CosignRequest, Cosignature, {"subject": "subject"}),
+    "query.cosigned": Rule(CosignedNote, NoteKept, {}),
+}
+"""The message types of the protocol: a vault answers these and no others."""
+
+
+class Outgoing:
+    """Looks at one vault's replies.
+
+    Parameters
+    ----------
+    member, key:
+        The institution's identifier, and the public key that its replies must be signed by.
+    studies, gate:
+        Where the study of a release, and its contract, are looked up.
+    """
+
+    def __init__(self, member: str, key: str, studies: Studies, gate: Gate) -> None:
+        self._member = member
+        self._key = key
+        self._studies = studies
+        self._gate = gate
+
+    def check(self, message_type: str, request: RecordDict, reply: RecordDict) -> None:
+        """Refuse a reply to a request that was checked before, unless it is exactly what may leave.
+
+        Raises
+        ------
+        ConsilienceError
+            CSL-C402, naming what is wrong, never a value.
+        """
+        rule = RULES[message_type]
+        header, payload = self._opened(reply, rule.reply)
+        asked = claimed(request, rule.request)
+        said = {name: getattr(header, name) for name in rule.same}
+        if said != {name: getattr(asked, other) for name, other in rule.same.items()}:
+            raise _held_back("it is about something else than the request")
+        if isinstance(header, Grant) and isinstance(asked, Offer) and header.study != asked.spec.digest():
+            raise _held_back("it grants another study than the one offered")
+        if isinstance(asked, TrainRequest | EvaluateRequest):
+            self._check_tensors(self._studies.find(asked.study), asked, payload)
+
+    def check_refusal(self, reply: RecordDict) -> None:
+        """Refuse a refusal that says anything but that it is one. Raises ConsilienceError CSL-C402."""
+        self._opened(reply, Refusal)
+
+    def _opened(self, reply: RecordDict, kind: type[Document]) -> tuple[Document, bytes]:
+        """Return header and payload of a reply of this kind, and nothing beside them."""
+        record = reply.get(RECORD)
+        if not isinstance(record, ConfigRecord) or set(record) != _FIELDS or set(reply) != {RECORD}:
+            raise _held_back("it is not one record of header, signature and payload")
+        try:
+            header, payload = unpack(reply, kind, self._key)
+        except ConsilienceError as error:
+            raise _held_back(f"it is no {kind.__name__} of this institution ({error.code})") from error
+        said: Any = header
+        if said.member != self._member:
+            raise _held_back("it names another member")
+        return header, payload
+
+    def _check_tensors(self, study: OpenStudy, asked: TrainRequest | EvaluateRequest, payload: bytes) -> None:
+        draft = study.spec.draft
+        expected: dict[str, tuple[tuple[int, ...], str]]
+        if isinstance(asked, EvaluateRequest):
+            expected = {"counts": ((2, draft.evaluation.bins), "int64")}
+        else:
+            expected = tensor_shapes(draft.model, self._gate.contract(draft.contract))
+        try:
+            tensors = read_tensors(payload, expected)
+        except ConsilienceError as error:
+            raise _held_back(f"its tensors are not those of the study ({error.code})") from error
+        if dump_tensors(tensors) != payload:  # metadata, padding, another order: room for what nobody asked for
+            raise _held_back("its tensors are encoded in another way than releases are")
+        if isinstance(asked, EvaluateRequest):
+            counts = tensors["counts"]
+            if counts.min() < -COUNT_LIMIT or counts.max() > COUNT_LIMIT:
+                raise _held_back("its counts are beyond their bound")
+        elif draft.mode == "fedsgd" and not _on_grid(tensors, grid_of(asked.clip, study.grant.noise_multiplier)):
+            raise _held_back("its sums do not lie on the grid of their noise")
+
+
+def _on_grid(tensors: Tensors, grid: float) -> bool:
+    """Whether all values are whole multiples of a power of two; dividing by it is exact."""
+    cells = (tensor.astype(np.float64) / grid for tensor in tensors.values())
+    return all(bool((values == np.rint(values)).all()) for values in cells)
+
+
+def _held_back(what: str) -> ConsilienceError:
+    return ConsilienceError(
+        "CSL-C402",
+        f"A reply was held back: {what}.",
+        "Nothing left. Report it with the vault's log, and close the study.",
+    )
