@@ -11,6 +11,7 @@ from federation.signing import Hex32
 CONTEXT = "csl1/study"
 Purpose = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_.]{0,63}$")]
 Epsilon = Annotated[float, Field(gt=0, le=100)]
+Rounds = Annotated[int, Field(ge=5, le=10_000)]
 
 
 class AdditiveModel(Document):
@@ -81,7 +82,11 @@ class Evaluation(Document):
 
 
 class StudyDraft(Document):
-    """What a person writes under `configs/studies`; the plan is derived and the draft becomes a `StudySpec`."""
+    """What a person writes under `configs/studies`; the plan is derived and the draft becomes a `StudySpec`.
+
+    `rounds` in all, the probes among them, takes the place of the recipe's number, for a study that only tries out a new federation. It is
+    not in the encoding where it is not given, so that studies from before it was known keep their digests.
+    """
 
     name: Name
     title: Text
@@ -91,6 +96,7 @@ class StudyDraft(Document):
     mode: Literal["fedsgd", "fedavg"] = "fedsgd"
     server_optimizer: Literal["recipe", "fedavgm", "fedadam"] = "recipe"
     epsilon: Epsilon | None = None
+    rounds: Annotated[Rounds | None, Field(exclude_if=lambda value: value is None)] = None
     holdout: Holdout
     evaluation: Evaluation = Evaluation()
     min_partners: Annotated[int, Field(ge=1, le=200)] = 3

@@ -30,7 +30,10 @@ _SAFE_STEP = 4.0 / (ROW_NORM**2 + 1.0)
 
 
 def derive_training(draft: StudyDraft, sizes: Mapping[str, int], contract: FeatureContract) -> Training:
-    """Return rounds, steps and sampling rate, from the declared sizes (by member) and the width of the model's encoding."""
+    """Return rounds, steps and sampling rate, from the declared sizes (by member) and the width of the model's encoding.
+
+    A draft that names its rounds gets exactly so many; steps, and with them the price, follow from that.
+    """
     family = _family(draft.model)
     width = (
         sum(value.size for value in weights_of(build(draft.model, contract)).values())
@@ -38,7 +41,7 @@ def derive_training(draft: StudyDraft, sizes: Mapping[str, int], contract: Featu
         else _width(draft, contract)
     )
     declared = [sizes[member] for member in sorted(sizes)]
-    plan = plan_training(declared, draft.epsilon or NOMINAL_EPSILON, width, draft.mode, family)
+    plan = plan_training(declared, draft.epsilon or NOMINAL_EPSILON, width, draft.mode, family, draft.rounds)
     return Training(
         mode=draft.mode,
         rounds=plan.rounds,

@@ -17,6 +17,8 @@ _PAUSE_LEAST = 0.002
 _PAUSE_MOST = 0.5
 # Somebody who was silent in the round before is asked again, and waited for as long as everybody else took, but at least this long.
 _GRACE_SECONDS = 0.25
+# A look at the grid that takes longer than this waits for a link that is away: that time is nobody's silence.
+_LOOK_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -44,21 +46,23 @@ def send(
     """Push requests and return the replies that come within `seconds`.
 
     Once all nodes but the `doubtful` ones answered, the others are given as long again (at least a quarter second): a node that hangs costs
-    one full deadline, not one in every round.
+    one full deadline, not one in every round. The deadline counts from when the requests are out, and stands still while the link is away.
     """
     clock = clock or Clock()
-    start = clock.now()
     pushed = {identifier for identifier in grid.push_messages(messages) if identifier}
+    start = clock.now()
     waiting = {message.metadata.message_id: message.metadata.dst_node_id for message in messages}
     waiting = {identifier: node for identifier, node in waiting.items() if identifier in pushed}
     replies: list[Message] = []
     end = start + seconds
     while waiting:
+        asked = clock.now()
         got = list(grid.pull_messages(list(waiting)))
         replies.extend(got)
         for reply in got:
             waiting.pop(reply.metadata.reply_to_message_id, None)
         now = clock.now()
+        end += max(0.0, now - asked - _LOOK_SECONDS)
         if waiting and all(node in doubtful for node in waiting.values()):
             end = min(end, now + max(now - start, _GRACE_SECONDS))
             doubtful = ()

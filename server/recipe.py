@@ -118,7 +118,12 @@ class RunTuning:
 
 
 def plan_training(
-    declared_sizes: Sequence[int], epsilon: float | None, width: int, mode: Mode, family: Family = "linear"
+    declared_sizes: Sequence[int],
+    epsilon: float | None,
+    width: int,
+    mode: Mode,
+    family: Family = "linear",
+    rounds: int | None = None,
 ) -> TrainingPlan:
     """Return rounds, steps and sampling rate.
 
@@ -134,23 +139,31 @@ def plan_training(
         Number of encoded columns, at least 1.
     mode, family:
         Study mode, and `linear` for `additive` and `logistic` models or `mlp`.
+    rounds:
+        Take so many rounds in all, probes among them, and not the rule's number.
 
     Raises
     ------
     ValueError
-        For no institution, a size or a width below 1, or a budget that is not positive.
+        For no institution, a size or a width below 1, a budget that is not positive, or no round after the probes.
     """
     if not declared_sizes or min(declared_sizes) < 1 or width < 1:
         raise ValueError("a plan needs institutions of at least one customer, and a column")
     if epsilon is not None and not epsilon > 0:
         raise ValueError("epsilon must be positive")
     local = 1 if mode == "fedsgd" else _LOCAL_STEPS
-    if family == "mlp":
-        rounds, probes = _MLP_STEPS // local, 0
-    else:
-        free = epsilon is None or math.isinf(epsilon)
-        rounds, probes = (_STEPS_WITHOUT_NOISE if free else _DESCENT_STEPS) // local + PROBES, PROBES
+    probes = 0 if family == "mlp" else PROBES
+    if rounds is None:
+        rounds = _descent_steps(epsilon, family) // local + probes
+    if rounds <= probes:
+        raise ValueError("a plan needs a round after the probes")
     return TrainingPlan(mode, family, rounds, rounds * local, _SAMPLING_RATE, local, probes)
+
+
+def _descent_steps(epsilon: float | None, family: Family) -> int:
+    if family == "mlp":
+        return _MLP_STEPS
+    return _STEPS_WITHOUT_NOISE if epsilon is None or math.isinf(epsilon) else _DESCENT_STEPS
 
 
 def tune(plan: TrainingPlan, declared_sizes: Sequence[int], noise_multipliers: Sequence[float]) -> RunTuning:

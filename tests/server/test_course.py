@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from federation.study import LogisticModel, MlpModel, Model
-from server.course import Course, restore_course, start_course
+from server.course import Course, derive_training, restore_course, start_course
 from server.descent import gradient_of_change
 from server.optimizer import Weights, mean_change, mean_gradient
 from server.planning import sign_study
@@ -99,3 +99,16 @@ def test_a_course_goes_on_from_its_tensors(model: Model, optimizer: str) -> None
         rest = {name: value for name, value in course.tensors().items() if not name.startswith(part)}
         with pytest.raises(KeyError):
             restore_course(spec, grants, rest, 6, 0)
+
+
+def test_ten_rounds_in_all_are_two_probes_and_eight_steps_the_last_four_averaged() -> None:
+    study = draft(model=LOGISTIC, rounds=10)
+    training = derive_training(study, {"alpha": 1000, "beta": 2000}, contract())
+    spec = sign_study(study, FEDERATION.charter, contract(), training, "0" * 32, key_of("coordinator")).spec
+    grants = {name: vault.grant(spec) for name, vault in FEDERATION.vaults.items()}
+    assert all(grant.steps == 10 for grant in grants.values())
+    course = start_course(spec, grants, contract())
+    for number in range(1, 11):
+        course = course.after(releases(course, number))
+    assert (course.terms.plan.probes, course.terms.plan.descent_rounds, course.averaged) == (2, 8, 4)
+    assert all(np.isfinite(value).all() for value in course.model().values())

@@ -67,6 +67,33 @@ def test_doubtful_nodes_are_waited_for_as_long_as_the_others_took() -> None:
         assert 0.2 <= now[0] <= 0.3
 
 
+def test_the_deadline_stands_still_while_the_link_is_away() -> None:
+    now, looks = [0.0], [0]
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    class Stuck(LocalGrid):
+        def push_messages(self, messages):
+            now[0] += 70.0
+            return super().push_messages(messages)
+
+        def pull_messages(self, message_ids):
+            looks[0] += 1
+            if looks[0] == 1:
+                now[0] += 90.0
+                return []
+            return super().pull_messages(message_ids)
+
+    with Stuck({1: (echo(), {})}) as grid:
+        asked = ask(grid, [1])
+        assert len(send(grid, asked, 20.0, (), Clock(lambda: now[0], sleep))) == 1
+    with LocalGrid({1: (echo(), {})}, faults={1: (Fault("hang"),)}) as grid:
+        now[0] = 0.0
+        send(grid, ask(grid, [1]), 20.0, (), Clock(lambda: now[0], sleep))
+        assert now[0] == pytest.approx(20.0)
+
+
 def test_size_counts_what_a_message_carries() -> None:
     with LocalGrid({1: (echo(), {})}) as grid:
         assert size_of(ask(grid, [1])) == 7

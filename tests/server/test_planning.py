@@ -75,3 +75,12 @@ def test_every_plan_is_a_valid_training_and_depends_on_nothing_else(sizes, mode,
     training = derive_training(study, sizes, contract())
     assert training == derive_training(study, dict(reversed(sizes.items())), contract())
     assert training.mode == mode and training.steps % training.rounds == 0
+
+
+@pytest.mark.parametrize(("mode", "steps"), [("fedsgd", 10), ("fedavg", 20)])
+@pytest.mark.parametrize("model", [AdditiveModel(), MlpModel(kind="mlp")])
+def test_a_draft_that_names_its_rounds_gets_so_many_and_pays_for_no_more(mode, steps, model) -> None:
+    usual = derive_training(draft(mode=mode, model=model), SIZES, contract())
+    training = derive_training(draft(mode=mode, model=model, rounds=10), SIZES, contract())
+    assert (training.rounds, training.steps) == (10, steps)
+    assert training.sampling_rate == usual.sampling_rate and training.steps < usual.steps

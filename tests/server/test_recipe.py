@@ -38,6 +38,22 @@ def test_a_plan_fits_what_a_study_may_say(
     assert plan.descent_rounds > plan.probes
 
 
+@given(SIZES, EPSILONS, st.integers(5, 10_000), MODES, st.sampled_from(["linear", "mlp"]))
+def test_rounds_that_are_named_are_kept_probes_and_all(
+    sizes: list[int], epsilon: float | None, rounds: int, mode: Mode, family: str
+) -> None:
+    plan = plan_training(sizes, epsilon, 40, mode, family, rounds)  # type: ignore[arg-type]
+    usual = plan_training(sizes, epsilon, 40, mode, family)  # type: ignore[arg-type]
+    assert plan.rounds == rounds and plan.steps == rounds * usual.local_steps
+    assert (plan.probes, plan.sampling_rate, plan.local_steps) == (usual.probes, usual.sampling_rate, usual.local_steps)
+    assert plan.probes < tune(plan, sizes, [1.0] * len(sizes)).average_from <= rounds
+
+
+def test_probes_alone_are_no_plan() -> None:
+    with pytest.raises(ValueError, match="after the probes"):
+        plan_training([1000], 1.0, 40, "fedsgd", "linear", PROBES)
+
+
 @given(SIZES, st.floats(0.3, 200), MODES)
 def test_equal_noise_means_equal_say_for_every_customer(sizes: list[int], sigma: float, mode: Mode) -> None:
     tuning = tune(plan_for(mode), sizes, [sigma] * len(sizes))

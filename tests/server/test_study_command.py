@@ -1,0 +1,168 @@
+"""Studies on the command line: proposing, wanting, watching, stopping, listing."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from federation.errors import ConsilienceError
+from federation.service_state import ServiceLock
+from server.command import app
+from server.events import Delivered, GrantsReceived, RosterSettled, RoundDone, StudySigned
+from server.home import CoordinatorHome
+from server.journal import Journal
+from server.service.studies import StudyBook
+from tests.server.fakes import draft
+from tests.server.service.conftest import found
+
+RUNNER = CliRunner()
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> CoordinatorHome:
+    return found(tmp_path / "home", "a" * 64)
+
+
+def run(home: CoordinatorHome, *words: str, status: int = 0) -> str:
+    result = RUNNER.invoke(app, ["study", *words, "--home", str(home.root)], terminal_width=200)
+    assert result.exit_code == status, result.output
+    return result.output
+
+
+def refused(home: CoordinatorHome, *words: str) -> str:
+    error = RUNNER.invoke(app, ["study", *words, "--home", str(home.root)]).exception
+    assert isinstance(error, ConsilienceError) and error.action
+    return error.code
+
+
+def written(folder: Path, **changes: object) -> str:
+    path = folder / "draft.yaml"
+    path.write_text(yaml.safe_dump(draft(**changes).model_dump(mode="json")))
+    return str(path)
+
+
+def test_a_proposal_is_checked_shown_and_kept(home, tmp_path):
+    file = written(tmp_path, name="autumn", rounds=10)
+    output = run(home, "propose", file)
+    assert "10 rounds, as the draft says" in output and "study start autumn" in output
+    assert (home.root / "studies" / "autumn.yaml").read_bytes() == Path(file).read_bytes()
+    shown = json.loads(run(home, "propose", file, "--json"))
+    assert (shown["plan"]["rounds"], shown["plan"]["steps"], len(shown["members"])) == (10, 10, 4)
+
+
+def test_a_draft_that_does_not_fit_the_charter_is_not_kept(home, tmp_path):
+    assert refused(home, "propose", written(tmp_path, name="autumn", min_partners=9)) == "CSL-S101"
+    assert not (home.root / "studies" / "autumn.yaml").exists()
+
+
+def test_the_draft_of_a_study_that_is_not_finished_is_not_replaced(home, tmp_path):
+    run(home, "start", "spring")
+    other = written(tmp_path, title="Another")
+    assert refused(home, "propose", other) == "CSL-S805"
+    run(home, "propose", str(home.root / "studies" / "spring.yaml"))
+    run(home, "stop", "spring")
+    run(home, "propose", other)
+    (home.root / "checkpoints" / "spring.checkpoint").write_bytes(b"x")
+    assert refused(home, "propose", written(tmp_path, title="A third")) == "CSL-S805"
+
+
+def test_starting_says_whether_a_service_will_take_it_up(home):
+    output = run(home, "start", "spring", "--keep-trying", "--grant-seconds", "60")
+    assert "wanted from now on" in output and "The service does not run" in output
+    record = StudyBook(home.root).read("spring")
+    assert record.wanted == "running" and record.keep_trying and record.grant_seconds == 60.0
+    with ServiceLock(home.run):
+        output = run(home, "start", "spring")
+    assert "wanted already" in output and "does not run" not in output
+
+
+def test_what_cannot_be_started_is_named(home):
+    assert refused(home, "start", "absent") == "CSL-F103"
+    assert refused(home, "start", "../charter") == "CSL-S104"
+    (home.root / "studies" / "other.yaml").write_bytes((home.root / "studies" / "spring.yaml").read_bytes())
+    assert refused(home, "start", "other") == "CSL-S803"
+    assert StudyBook(home.root).names() == ()
+
+
+def test_a_finished_study_is_not_run_again_by_accident(home):
+    book = StudyBook(home.root)
+    book.want("spring")
+    book.settle("spring", "finished", delivered="spring-1234")
+    assert refused(home, "start", "spring") == "CSL-S804"
+    run(home, "start", "spring", "--again")
+    record = book.read("spring")
+    assert record.state == "waiting" and record.delivered is None
+
+
+def test_stopping(home):
+    assert refused(home, "stop", "spring") == "CSL-S802"
+    run(home, "start", "spring")
+    with ServiceLock(home.run):
+        assert "within a few seconds" in run(home, "stop", "spring")
+    assert StudyBook(home.root).read("spring").wanted == "stopped"
+    assert "is stopped" in run(home, "stop", "spring")
+    assert "nothing to stop" in run(home, "stop", "spring")
+
+
+def told(home: CoordinatorHome) -> StudyBook:
+    book = StudyBook(home.root)
+    book.want("spring")
+    journal = Journal(book.journal("spring"))
+    journal(StudySigned("spring", "0" * 64, 10, ("alpha", "beta", "gamma")))
+    journal(RosterSettled(("alpha", "beta"), ("gamma",)))
+    journal(GrantsReceived(("alpha", "beta"), (1.0, 2.0), ()))
+    journal(RoundDone(1, 10, ("alpha",), ("beta",), 1.5, 10, 20))
+    return book
+
+
+def test_the_list_shows_every_study_and_why_it_does_not_run(home, tmp_path):
+    run(home, "propose", written(tmp_path, name="autumn"))
+    book = told(home)
+    book.settle("spring", "stopped", "2 members are connected; it needs 3.", "CSL-S502")
+    rows = {row["study"]: row for row in json.loads(run(home, "list", "--json"))}
+    assert rows["autumn"]["state"] == "proposed"
+    spring = rows["spring"]
+    assert (spring["state"], spring["round"], spring["rounds"]) == ("stopped", 1, 10)
+    assert spring["members"] == ["alpha", "beta"] and spring["granted"] == 2
+    assert "CSL-S502" in spring["reason"] and spring["since"].endswith("+00:00")
+    text = run(home, "list")
+    assert "1/10" in text and "proposed" in text
+
+
+def test_a_damaged_record_is_listed_as_such(home):
+    told(home).file("spring").write_text("{")
+    (row,) = json.loads(run(home, "list", "--json"))
+    assert row["state"] == "damaged" and "CSL-S801" in row["reason"]
+
+
+def test_an_empty_list_says_how_to_begin(home):
+    (home.root / "studies" / "spring.yaml").unlink()
+    assert "study propose" in run(home, "list")
+
+
+def test_watching_shows_what_was_and_ends_with_the_study(home):
+    assert refused(home, "watch", "spring") == "CSL-S802"
+    book = told(home)
+    assert "The service does not run" in run(home, "watch", "spring", status=8)
+    Journal(book.journal("spring"))(Delivered(("alpha", "beta"), True))
+    book.settle("spring", "finished", "the model is published", delivered="spring-1234")
+    output = run(home, "watch", "spring")
+    assert "round 1/10" in output and "left out: beta" in output and "finished" in output
+    lines = [json.loads(line) for line in run(home, "watch", "spring", "--json").splitlines()]
+    assert [line["event"] for line in lines][-1] == "Delivered"
+    book.want("spring")
+    book.settle("spring", "stopped", "2 are there.", "CSL-S502")
+    assert "CSL-S502" in run(home, "watch", "spring", status=8)
+
+
+@pytest.mark.parametrize("word", ["propose", "start", "watch", "stop", "list"])
+def test_help_teaches(word):
+    result = RUNNER.invoke(app, ["study", word, "--help"])
+    assert result.exit_code == 0 and len(result.output) > 300
+
+
+def test_a_folder_that_is_no_home_is_named(tmp_path):
+    error = RUNNER.invoke(app, ["study", "list", "--home", str(tmp_path)]).exception
+    assert isinstance(error, ConsilienceError) and error.code == "CSL-S111"
