@@ -1,7 +1,7 @@
-"""Taking tasks from Flower's Runtime API and answering them in this process: a vault's worker, or the coordinator's study loop.
+"""Taking tasks from Flower's Runtime API, and answering an institution's in this process.
 
-Flower's own workers install and run the bundle that was pushed. These do not: they read the message or open the grid, and the caller runs
-the code that is installed here. A bundle is only compared by its digest.
+Flower's own workers install and run the bundle that was pushed. This does not: it reads the message, and the caller runs the code that
+is installed here. A bundle is only compared by its digest.
 """
 
 import base64
@@ -9,18 +9,18 @@ import hashlib
 import json
 import logging
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
 import httpx
-from flwr.app import Message
-from flwr.app.message import remove_content_from_message
+from flwr.app import Message, RecordDict
+from flwr.app.message import make_message, remove_content_from_message
 from flwr.common.constant import SubStatus
 from flwr.common.serde import fab_from_proto, message_from_proto, message_to_proto, run_from_proto
 from flwr.proto.message_pb2 import Message as ProtoMessage
+from flwr.proto.message_pb2 import ObjectTree
 from flwr.proto.node_pb2 import Node
 from flwr.proto.runtime_pb2 import (
     AcquireTaskRequest,
@@ -30,7 +30,6 @@ from flwr.proto.runtime_pb2 import (
     PushTaskOutputRequest,
     SendTaskHeartbeatRequest,
 )
-from flwr.serverapp import Grid
 from flwr.supercore.constant import TaskType
 from flwr.supercore.inflatable.inflatable_object import (
     get_all_nested_objects,
@@ -48,15 +47,14 @@ from flwr.supercore.interceptors import (
     RuntimeVersionHttpInterceptor,
     SuperExecAuthHttpInterceptor,
 )
-from flwr.supercore.retry import RetryInvoker, exponential
 from flwr.supercore.runtime import RuntimeHttpClient
-from flwr.superlink.grid import HttpGrid
 
 from federation.errors import StorageError
 from federation.files import atomic_write
-from federation.flower.backoff import FIRST_SECONDS, LONGEST_SECONDS, shorten_backoff
-from federation.flower.errors import is_gone
+from federation.flower.backoff import FIRST_SECONDS, LONGEST_SECONDS
+from federation.flower.errors import LINK_ERRORS, is_gone
 from federation.flower.local import identify
+from federation.logs import where
 
 logger = logging.getLogger("consilience.flower")
 Kind = Literal["client", "server"]
@@ -64,7 +62,6 @@ _TYPES: dict[Kind, str] = {"client": TaskType.CLIENT_APP, "server": TaskType.SER
 _COMPONENTS: dict[Kind, str] = {"client": "flwr-clientapp", "server": "flwr-serverapp"}
 _ACQUIRE = frozenset({"/flwr.proto.Runtime/AcquireTask"})
 HEARTBEAT_SECONDS = 10.0
-MAX_RETRY_SECONDS = 5
 
 
 @dataclass(frozen=True)
@@ -111,7 +108,7 @@ class TaskDesk:
         self._client.close()
 
 
-class _Heartbeat:
+class Heartbeat:
     """Tells the Runtime API every few seconds that the task is alive; the first refusal is final."""
 
     def __init__(self, client: RuntimeHttpClient) -> None:
@@ -131,11 +128,13 @@ class _Heartbeat:
                 logger.warning("a heartbeat did not arrive: %s", type(error).__name__)
 
     def stop(self) -> None:
+        """Tell it no more, and wait for the thread."""
         self._over.set()
         self._thread.join(timeout=HEARTBEAT_SECONDS)
 
 
-def _open_client(address: str, ca: bytes | None, token: str, kind: Kind) -> RuntimeHttpClient:
+def open_client(address: str, ca: bytes | None, token: str, kind: Kind) -> RuntimeHttpClient:
+    """Return a client of the Runtime API that speaks for one task; it connects lazily."""
     return RuntimeHttpClient.from_server_address(
         server_address=address,
         insecure=ca is None,
@@ -167,12 +166,12 @@ class ClientTask:
         self.message = message
         self.run_id = run_id
         self.app = app
-        self._heartbeat = _Heartbeat(client)
+        self._heartbeat = Heartbeat(client)
 
     @classmethod
     def open(cls, address: str, ca: bytes | None, token: str) -> Self:
         """Read a claimed task. Raises LINK_ERRORS."""
-        client = _open_client(address, ca, token, "client")
+        client = open_client(address, ca, token, "client")
         try:
             given = client.PullTaskInput(PullTaskInputRequest())
             run, fab = run_from_proto(given.run), fab_from_proto(given.fab)
@@ -181,15 +180,10 @@ class ClientTask:
             pulled = client.PullMessages(PullAppMessagesRequest())
             if not pulled.messages_list:
                 raise httpx.RequestError("the SuperNode has no message for this task")
-            tree, node = pulled.message_object_trees[0], Node(node_id=node_id)
-            message = pull_and_inflate_object_from_tree(
-                tree,
-                make_pull_object_fn_protobuf(client.PullObject, node, run.run_id),
-                make_confirm_message_received_fn_protobuf(client.ConfirmMessageReceived, node, run.run_id),
-                return_type=Message,
-                initial_backoff=FIRST_SECONDS,
-                backoff_cap=LONGEST_SECONDS,
-            )
+            tree = pulled.message_object_trees[0]
+            # What the SuperNode has read says what the message is; of what the coordinator packed only the content counts.
+            metadata = message_from_proto(pulled.messages_list[0]).metadata
+            message = make_message(metadata, _content(client, tree, Node(node_id=node_id), run.run_id))
         except BaseException:
             client.close()
             raise
@@ -236,7 +230,7 @@ class ClientTask:
         except (ValueError, KeyError, TypeError) as error:
             raise _unreadable(path) from error
         identify(0, run_id, node_id)
-        return cls(_open_client(address, ca, token, "client"), token, message, node_id, run_id, "")
+        return cls(open_client(address, ca, token, "client"), token, message, node_id, run_id, "")
 
     def reply(self, message: Message) -> None:
         """Hand the reply to the SuperNode. Raises LINK_ERRORS."""
@@ -274,76 +268,23 @@ class ClientTask:
         self.close()
 
 
-class ServerTask:
-    """One run for the study loop: `grid` reaches the nodes; `finish` ends the run. A context manager."""
-
-    def __init__(self, grid: HttpGrid, run_id: int, run_config: dict[str, object], heartbeat: _Heartbeat) -> None:
-        self._grid = grid
-        self.grid: Grid = grid
-        self.run_id = run_id
-        self.run_config = run_config
-        self._heartbeat = heartbeat
-
-    @classmethod
-    def open(cls, address: str, ca: bytes | None, token: str, stopped: Callable[[], bool] = lambda: False) -> Self:
-        """Read a claimed task and connect its grid. While the link is away, the grid's calls wait for it; `stopped` ends the waiting.
-
-        Raises LINK_ERRORS.
-        """
-        shorten_backoff()
-        grid = HttpGrid(address, insecure=ca is None, root_certificates=ca, token=token)
-        grid._retry_invoker = patient(stopped)  # Flower's own would interrupt this process when a run is stopped
-        client = _open_client(address, ca, token, "server")
-        try:
-            given = client.PullTaskInput(PullTaskInputRequest())
-        except BaseException:
-            client.close()
-            raise
-        run = run_from_proto(given.run)
-        identify(given.task_id, run.run_id, given.context.node_id)
-        grid.set_run(run)
-        return cls(grid, run.run_id, dict(run.override_config), _Heartbeat(client))
-
-    def finish(self, ok: bool, details: str) -> None:
-        """End the run. Raises LINK_ERRORS."""
-        status = SubStatus.COMPLETED if ok else SubStatus.FAILED
-        self._grid._retry_invoker.max_tries = 3
-        self._grid._runtime_client.PushTaskOutput(PushTaskOutputRequest(sub_status=status, details=details))
-
-    def close(self) -> None:
-        """Stop the heartbeat and close the connections."""
-        self._heartbeat.stop()
-        self._heartbeat._client.close()
-        self._grid.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-def patient(stopped: Callable[[], bool]) -> RetryInvoker:
-    """Return what repeats a call while the link is away, with pauses that grow to a few seconds, and gives up when the run is over."""
-
-    def give_up(error: Exception) -> bool:
-        if isinstance(error, httpx.HTTPStatusError):
-            return is_gone(error) or error.response.status_code < 500
-        return stopped()
-
-    def note(state: object) -> None:
-        logger.warning("the link is away: %s", type(getattr(state, "exception", None)).__name__)
-
-    return RetryInvoker(
-        wait_gen_factory=lambda: exponential(base_delay=0.2, max_delay=MAX_RETRY_SECONDS),
-        recoverable_exceptions=(httpx.TransportError, httpx.HTTPStatusError),
-        max_tries=None,
-        max_time=None,
-        on_backoff=note,
-        should_giveup=give_up,
-    )
+def _content(client: RuntimeHttpClient, tree: ObjectTree, node: Node, run_id: int) -> RecordDict:
+    """Return what a message carries: nothing, which a vault refuses like all else, where the coordinator packed what is no message."""
+    try:
+        message = pull_and_inflate_object_from_tree(
+            tree,
+            make_pull_object_fn_protobuf(client.PullObject, node, run_id),
+            make_confirm_message_received_fn_protobuf(client.ConfirmMessageReceived, node, run_id),
+            return_type=Message,
+            initial_backoff=FIRST_SECONDS,
+            backoff_cap=LONGEST_SECONDS,
+        )
+    except LINK_ERRORS:
+        raise
+    except Exception as error:  # noqa: BLE001 - a stranger chose the bytes, and each kind of object fails in ways of its own
+        logger.warning("a message that cannot be read: %s", where(error))
+        return RecordDict()
+    return message.content if message.has_content() else RecordDict()
 
 
 def _unreadable(path: Path) -> StorageError:

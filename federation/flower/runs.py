@@ -1,0 +1,94 @@
+"""A run at the coordinator: the study loop that is installed here works on the link's grid, whatever the bundle that was pushed holds."""
+
+import logging
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+import httpx
+from flwr.common.constant import SubStatus
+from flwr.common.serde import run_from_proto
+from flwr.proto.runtime_pb2 import PullTaskInputRequest, PushTaskOutputRequest
+from flwr.serverapp import Grid
+from flwr.supercore.retry import RetryInvoker, exponential
+from flwr.superlink.grid import HttpGrid
+
+from federation.flower.backoff import shorten_backoff
+from federation.flower.errors import is_gone
+from federation.flower.local import identify
+from federation.flower.tasks import Heartbeat, open_client
+
+logger = logging.getLogger("consilience.flower")
+MAX_RETRY_SECONDS = 5
+
+
+class ServerTask:
+    """One run for the study loop: `grid` reaches the nodes; `finish` ends the run. A context manager."""
+
+    def __init__(self, grid: HttpGrid, run_id: int, run_config: dict[str, object], heartbeat: Heartbeat) -> None:
+        self._grid = grid
+        self.grid: Grid = grid
+        self.run_id = run_id
+        self.run_config = run_config
+        self._heartbeat = heartbeat
+
+    @classmethod
+    def open(cls, address: str, ca: bytes | None, token: str, stopped: Callable[[], bool] = lambda: False) -> Self:
+        """Read a claimed task and connect its grid. While the link is away, the grid's calls wait for it; `stopped` ends the waiting.
+
+        Raises LINK_ERRORS.
+        """
+        shorten_backoff()
+        grid = HttpGrid(address, insecure=ca is None, root_certificates=ca, token=token)
+        grid._retry_invoker = patient(stopped)  # Flower's own would interrupt this process when a run is stopped
+        client = open_client(address, ca, token, "server")
+        try:
+            given = client.PullTaskInput(PullTaskInputRequest())
+        except BaseException:
+            client.close()
+            raise
+        run = run_from_proto(given.run)
+        identify(given.task_id, run.run_id, given.context.node_id)
+        grid.set_run(run)
+        return cls(grid, run.run_id, dict(run.override_config), Heartbeat(client))
+
+    def finish(self, ok: bool, details: str) -> None:
+        """End the run. Raises LINK_ERRORS."""
+        status = SubStatus.COMPLETED if ok else SubStatus.FAILED
+        self._grid._retry_invoker.max_tries = 3
+        self._grid._runtime_client.PushTaskOutput(PushTaskOutputRequest(sub_status=status, details=details))
+
+    def close(self) -> None:
+        """Stop the heartbeat and close the connections."""
+        self._heartbeat.stop()
+        self._heartbeat._client.close()
+        self._grid.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def patient(stopped: Callable[[], bool]) -> RetryInvoker:
+    """Return what repeats a call while the link is away, with pauses that grow to a few seconds, and gives up when the run is over."""
+
+    def give_up(error: Exception) -> bool:
+        if isinstance(error, httpx.HTTPStatusError):
+            return is_gone(error) or error.response.status_code < 500
+        return stopped()
+
+    def note(state: object) -> None:
+        logger.warning("the link is away: %s", type(getattr(state, "exception", None)).__name__)
+
+    return RetryInvoker(
+        wait_gen_factory=lambda: exponential(base_delay=0.2, max_delay=MAX_RETRY_SECONDS),
+        recoverable_exceptions=(httpx.TransportError, httpx.HTTPStatusError),
+        max_tries=None,
+        max_time=None,
+        on_backoff=note,
+        should_giveup=give_up,
+    )
