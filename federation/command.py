@@ -20,9 +20,9 @@ from federation.errors import ConsilienceError, ExitCode, StorageError
 GROUP = "consilience.commands"
 _INTERRUPTED = "Interrupted; nothing is half-written."
 _HELP = {
-    "node": "For institutions: check tables and mapping, see a vault's state, read the name lists.",
+    "node": "For institutions: join a federation, run the node, check tables and mapping, see a vault's state, score customers.",
     "officer": "For compliance officers: sign the policy, decide about studies, keep the budget, prove both.",
-    "coordinator": "For the coordinator: found a federation, check study drafts, look at the registry of models.",
+    "coordinator": "For the coordinator: found a federation, run the link, propose and watch studies, keep the registry of models.",
     "simulate": "For researchers: run many institutions on this machine.",
     "verify": "For anybody: check an evidence pack or a ledger, on a machine that never saw the institution.",
     "data": "Public data sets for simulations: fetch them by pinned digest.",

@@ -6,6 +6,7 @@ All of it is made of a study's public events. Labels are studies and members by 
 
 import re
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
@@ -88,6 +89,11 @@ class StudyMetrics:
         self._damaged = Gauge(
             "consilience_journals_damaged", "Journals that cannot be read to their end.", registry=registry
         )
+        self._certificate = Gauge(
+            "consilience_certificate_end_timestamp_seconds",
+            "When the certificate with which the link was started ends.",
+            registry=registry,
+        )
         self._takers: dict[type, Callable[..., None]] = {
             StudySigned: self._begun,
             Resumed: self._begun,
@@ -115,6 +121,10 @@ class StudyMetrics:
         """Take one line of a study's journal."""
         self.take(name, line.event)
         self._last.labels(self._label(name)).set(line.ts.timestamp())
+
+    def certificate(self, ends: datetime) -> None:
+        """Set when the server's certificate ends."""
+        self._certificate.set(ends.timestamp())
 
     def damaged(self, count: int) -> None:
         """Set how many journals cannot be read."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from federation.charter import Charter
 from federation.encoding import sha256_hex
-from federation.errors import ConsilienceError, ExitCode, IntegrityError, StorageError
+from federation.errors import ConsilienceError, ExitCode, IntegrityError
 from federation.files import check_private
 from federation.flower.bundle import build_bundle
 from federation.flower.control import Control
@@ -20,6 +20,7 @@ from federation.flower.version import check_version
 from federation.leash import leashed
 from federation.logs import log_event, setup_logs
 from federation.metrics import MetricsServer
+from server.certificates import facts_of, read_certificate
 from server.home import CoordinatorHome
 from server.metrics import JournalFeed, StudyMetrics
 from server.service.reading import read_bytes
@@ -122,8 +123,9 @@ def serve_metrics(home: CoordinatorHome, metrics: StudyMetrics) -> MetricsServer
     if port is None:
         return None
     try:
+        metrics.certificate(facts_of(read_certificate(home.server_file)).not_after)
         return metrics.serve(port)
-    except StorageError as error:
+    except ConsilienceError as error:
         log_event(logger, "metrics are not served", severity=logging.ERROR, code=error.code, cause=error.cause)
         return None
 

@@ -21,7 +21,7 @@ from flwr.serverapp import Grid
 
 from federation.errors import ConsilienceError, DocumentError, ExitCode, FederationError, OfflineError
 from federation.flower.errors import LINK_ERRORS, explain
-from federation.flower.tasks import ServerTask
+from federation.flower.runs import ServerTask
 from federation.logs import log_event, setup_logs
 from federation.study import StudyDraft
 from server.coordinator import Office, run_study
@@ -43,7 +43,7 @@ class Interrupted(Exception):
 
 
 class Task(Protocol):
-    """An open task (`federation.flower.tasks.ServerTask`)."""
+    """An open task (`federation.flower.runs.ServerTask`)."""
 
     grid: Grid
     run_config: dict[str, object]
