@@ -5,10 +5,11 @@ READY := $(VENV)/.ready
 export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 
-.PHONY: help demo test e2e lint format bench clean
+.PHONY: help demo federation test e2e lint format bench clean
 
 help:
 	@echo "make demo    two federated studies on real data, from raw tables to name lists (out/demo/report.html)"
+	@echo "make federation  a coordinator and five banks as separate processes on this machine, over TLS (out/federation)"
 	@echo "make test    every fast test"
 	@echo "make e2e     tests that start real processes"
 	@echo "make lint    style, types and import contracts"
@@ -24,6 +25,9 @@ $(READY): constraints.txt pyproject.toml
 
 demo: $(READY)
 	$(BIN)/consilience simulate demo --out out/demo
+
+federation: $(READY)
+	$(BIN)/consilience simulate federation --out out/federation
 
 test: $(READY)
 	$(BIN)/python -m pytest -n 2 -q -m "not e2e" --cov --cov-report=term:skip-covered --cov-fail-under=95
@@ -46,6 +50,9 @@ bench: $(READY)
 	$(BIN)/python benchmarks/features.py
 	$(BIN)/python benchmarks/accounting.py
 	$(BIN)/python benchmarks/ledger.py
+	$(BIN)/python benchmarks/rounds.py
+	$(BIN)/python benchmarks/rounds.py --nodes 24 --rounds 50 --state sqlite --poll 0.5
+	$(BIN)/python benchmarks/rounds.py --nodes 3 --rounds 200
 	$(BIN)/python benchmarks/soak.py
 	$(BIN)/python benchmarks/quality.py
 

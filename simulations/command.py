@@ -15,6 +15,7 @@ from simulations import closing
 from simulations.demo import CONFIGS, REPORT, run_demo
 from simulations.fetch import default_cache
 from simulations.live import LiveView
+from simulations.rehearsal import rehearse
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -56,3 +57,44 @@ def demo(
         return
     closing.show(result, console)
     console.print(f"\nReport: {escape(str(out / REPORT))}  ({result.seconds:.0f} s)", soft_wrap=True)
+
+
+@app.command()
+def federation(
+    out: Annotated[Path, typer.Option(help="Folder for all parties' folders; made anew by every run.")] = Path(
+        "out/federation"
+    ),
+    members: Annotated[int, typer.Option(min=3, max=8, help="How many banks take part.")] = 5,
+    rounds: Annotated[int, typer.Option(min=5, max=100, help="Rounds of training.")] = 10,
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder of fetched data sets, as in `consilience data fetch`.")
+    ] = None,
+    configs: Annotated[Path, typer.Option(help="Folder with contracts and studies.")] = CONFIGS,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the result as JSON; progress goes to the error output.")
+    ] = False,
+) -> None:
+    """Separate processes, as in production: a coordinator and banks, each with its own folder, keys, services and ports.
+
+    Prints every command that it runs, with whose hands: the charter is drafted, signed and accepted, officers bring their policies into
+    force, the services start (TLS, node keys, on 127.0.0.1 only), a short study runs, and each bank reads its scores. On machines of
+    your own you type the same commands with other addresses. Takes three to five minutes on two cores; every party's folder and
+    commands.log stay.
+    """
+    console = Console(stderr=as_json, highlight=False)
+    result = rehearse(
+        out,
+        cache or default_cache(),
+        configs,
+        members,
+        rounds,
+        lambda line: console.print(escape(line), soft_wrap=True),
+    )
+    if as_json:
+        typer.echo(json.dumps(asdict(result)))
+        return
+    seconds = ", ".join(f"{part} {value:.0f} s" for part, value in result.seconds.items())
+    console.print(
+        f"\nThe study is {result.study['state']}: {rounds} rounds, {members} banks, one model in every vault."
+    )
+    console.print(f"{seconds}. Folders and commands.log: {escape(result.root)}", soft_wrap=True)

@@ -49,7 +49,7 @@ def run_demo(out: Path, cache: Path, view: LiveView, configs: Path = CONFIGS) ->
         When a study cannot be run to its end.
     """
     start = time.monotonic()
-    drafts = {plan.name: _draft(configs, plan.name) for plan in PLANS}
+    drafts = {plan.name: load_draft(configs, plan.name) for plan in PLANS}
     view.stage("Public data")
     fetch(cache, say=view.say)
     view.stage("Institutions: their own tables, keys, policies and budgets; consent is simulated")
@@ -67,7 +67,14 @@ def run_demo(out: Path, cache: Path, view: LiveView, configs: Path = CONFIGS) ->
     return result
 
 
-def _draft(configs: Path, name: str) -> StudyDraft:
+def load_draft(configs: Path, name: str) -> StudyDraft:
+    """Return a study's draft from the configurations.
+
+    Raises
+    ------
+    StorageError
+        CSL-M122 when it is not there.
+    """
     path = configs / "studies" / f"{name}.yaml"
     if not path.is_file():
         raise StorageError(

@@ -79,7 +79,7 @@ def found(root: Path, foundings: Sequence[Founding]) -> Federation:
     StorageError
         CSL-M120 when the folder holds something that no simulation made; CSL-F301 when a file cannot be written.
     """
-    _fresh(root)
+    fresh(root)
     ordered = sorted(foundings, key=lambda item: item.site.id)
     homes = {item.site.id: Home(root / item.site.id) for item in ordered}
     keys = {item.site.id: _open_home(homes[item.site.id], item.site.id) for item in ordered}
@@ -104,8 +104,14 @@ def found(root: Path, foundings: Sequence[Founding]) -> Federation:
     return Federation(root, homes, charter, sealed, coordinator, contracts)
 
 
-def _fresh(root: Path) -> None:
-    """Make an empty folder; only a folder that a simulation made is ever emptied."""
+def fresh(root: Path) -> None:
+    """Make an empty folder; only a folder that a simulation made is ever emptied.
+
+    Raises
+    ------
+    StorageError
+        CSL-M120 when it holds something else.
+    """
     if root.exists() and any(root.iterdir()):
         if not (root / MARKER).is_file():
             raise StorageError(
@@ -128,28 +134,42 @@ def _open_home(home: Home, member: str) -> Ed25519PrivateKey:
 
 
 def _member(item: Founding, key: Ed25519PrivateKey) -> Member:
+    site = item.site
+    return Member(id=site.id, title=site.title, key=public_hex(key), declares=(declaration_of(item),))
+
+
+def declaration_of(item: Founding) -> Declaration:
+    """Return what an institution declares for its contract."""
     site, window = item.site, item.site.window
-    declaration = Declaration(
+    return Declaration(
         contract=item.contract.name,
         size=site.size,
         as_of=window.as_of if window else None,
         window_days=window.window_days if window else None,
         horizon_days=window.horizon_days if window else None,
     )
-    return Member(id=site.id, title=site.title, key=public_hex(key), declares=(declaration,))
 
 
 def _furnish(home: Home, item: Founding, sealed: SealedCharter) -> None:
     """Write an institution's tables, node configuration and policy, and install charter and contract."""
     _install(home.root, sealed, [item.contract])
+    note = note_of(item.site)
+    write_yaml(home.node_file, node_config(item.site, write_tables(home, item), item.contract), note)
+    _bring_into_force(home, item, note)
+
+
+def note_of(site: Site) -> str:
+    """Return the comment at the head of each file that a simulation writes for an institution."""
+    return f"Of {site.title}, an institution that a simulation made. Consent is simulated."
+
+
+def write_tables(home: Home, item: Founding) -> House:
+    """Write an institution's customers and their consent into its home, in a format and with names of its own."""
     site = item.site
     names = LOG_NAMES if site.window else BANK_NAMES
-    house = write_house(
+    return write_house(
         home.root / TABLES, site.style, item.rows, consent(item.rows["customer"], site), names[site.style]
     )
-    note = f"Of {site.title}, an institution that a simulation made. Consent is simulated."
-    write_yaml(home.node_file, node_config(site, house, item.contract), note)
-    _bring_into_force(home, item, note)
 
 
 def _bring_into_force(home: Home, item: Founding, note: str) -> None:
