@@ -1,15 +1,17 @@
 """A run at the coordinator: the study loop that is installed here works on the link's grid, whatever the bundle that was pushed holds."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Self
 
 import httpx
+from flwr.app import Message
 from flwr.common.constant import SubStatus
 from flwr.common.serde import run_from_proto
 from flwr.proto.runtime_pb2 import PullTaskInputRequest, PushTaskOutputRequest
 from flwr.serverapp import Grid
+from flwr.supercore.inflatable.inflatable_utils import ObjectPushError
 from flwr.supercore.retry import RetryInvoker, exponential
 from flwr.superlink.grid import HttpGrid
 
@@ -20,6 +22,25 @@ from federation.flower.tasks import Heartbeat, open_client
 
 logger = logging.getLogger("consilience.flower")
 MAX_RETRY_SECONDS = 5
+PUSHES = 5
+
+
+class PatientGrid(HttpGrid):
+    """Flower's grid, which begins a push anew when the link has taken a piece and its answer was lost.
+
+    A call that is repeated after a lost answer is refused there, since the link waits for that piece no longer. Pushing the same messages
+    again is harmless: the link knows them by their ids, and asks only for the pieces that it lacks.
+    """
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Push messages. Raises LINK_ERRORS, and Flower's ObjectPushError after five attempts."""
+        messages = list(messages)
+        for _ in range(PUSHES - 1):
+            try:
+                return super().push_messages(messages)
+            except ObjectPushError:
+                logger.warning("a push is begun anew: the link's answer was lost")
+        return super().push_messages(messages)
 
 
 class ServerTask:
@@ -39,7 +60,7 @@ class ServerTask:
         Raises LINK_ERRORS.
         """
         shorten_backoff()
-        grid = HttpGrid(address, insecure=ca is None, root_certificates=ca, token=token)
+        grid = PatientGrid(address, insecure=ca is None, root_certificates=ca, token=token)
         grid._retry_invoker = patient(stopped)  # Flower's own would interrupt this process when a run is stopped
         client = open_client(address, ca, token, "server")
         try:
