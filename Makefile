@@ -33,7 +33,7 @@ test: $(READY)
 	$(BIN)/python -m pytest -n 2 -q -m "not e2e" --cov --cov-report=term:skip-covered --cov-fail-under=95
 
 e2e: $(READY)
-	$(BIN)/python -m pytest -q -m e2e
+	$(BIN)/python -m pytest -n 2 --dist loadfile -q -m e2e
 
 lint: $(READY)
 	$(BIN)/ruff check .

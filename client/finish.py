@@ -17,14 +17,14 @@ from client.config import NodeConfig
 from client.consent import consenting
 from client.decisions import KIND, Decision, InUse, decision_file
 from client.home import Home
+from client.list_rules import DEFAULT_CAPACITY, list_rules
 from client.lists import strip, write_list
-from client.names import Capacity, TopCustomers, choose
+from client.names import choose
 from client.scoring import logits_of, score
 from client.studies import OpenStudy, Studies
 from client.withdrawal import Withdrawals
 from federation.charter import Charter, Declaration
-from federation.contract import FeatureContract, Name
-from federation.document import Document, load_yaml
+from federation.contract import FeatureContract
 from federation.encoding import sha256_hex
 from federation.errors import IntegrityError, StorageError
 from federation.files import atomic_write
@@ -32,20 +32,6 @@ from federation.messages import ModelDelivery, Receipts, Tensors, read_tensors
 from federation.networks import Network, build, load_weights, tensor_shapes
 from federation.signing import verify
 from privacy.sealing import write_sealed
-
-DEFAULT_CAPACITY = TopCustomers(customers=100)
-
-
-class ListRules(Document):
-    """How many customers the institution can approach, by contract; `lists.yaml` in the home folder, 100 where it says nothing."""
-
-    capacity: dict[Name, Capacity] = {}
-
-
-def list_rules(home: Home) -> ListRules:
-    """Read the home's `lists.yaml`; the defaults where there is none. Raises DocumentError as `federation.document.load_yaml`."""
-    file = home.root / "lists.yaml"
-    return load_yaml(file, ListRules) if file.exists() else ListRules()
 
 
 class Finish:

@@ -11,9 +11,9 @@ from client.check import CheckReport, check
 from client.config import NodeConfig, load_node
 from client.consent import Excluded
 from client.desk import HERE, HomeOption, JsonOption, home_at, open_reader, open_withdrawals, print_json
-from client.finish import ListRules, list_rules
 from client.home import Home
 from client.install import install
+from client.list_rules import ListRules, list_rules
 from client.names import WorthWhile
 from client.node import founding, service
 from client.node.keep import purge_command
@@ -22,14 +22,12 @@ from client.node.scores import adopted, scores
 from client.node.studies import granted_row, studies
 from client.officer.studies import granted_studies
 from client.roles import require_for
-from client.shapes import draw, png, shapes, svg
 from client.unlock import PassphraseFd, PassphraseFile, unlock_store
 from federation.charter import Charter
 from federation.document import load_yaml
 from federation.errors import DataError, DocumentError, PolicyError
 from federation.files import atomic_write
 from federation.messages import read_tensors
-from federation.networks import tensor_shapes
 from federation.study import MlpModel
 from privacy.keys import passphrase_from_file
 from privacy.ledger.state import State
@@ -235,6 +233,10 @@ def shapes_command(
     For everybody with a role. Only contract and weights are drawn, which
     every member holds; nothing about own customers is in the picture.
     """
+    # torch and matplotlib take seconds to import, and few commands of the group need them
+    from client.shapes import draw, png, shapes, svg  # noqa: PLC0415
+    from federation.networks import tensor_shapes  # noqa: PLC0415
+
     place = home_at(home)
     require_for(place, "node shapes")
     store_key = unlock_store(place, passphrase_file, passphrase_fd)

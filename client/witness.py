@@ -49,14 +49,18 @@ logger = logging.getLogger("consilience.vault")
 OWN, CONFLICT = "own.note", "conflict.note"
 
 
-class Log(Protocol):
-    """What a witness needs of the ledger."""
+class ReadableLog(Protocol):
+    """What a comparison with kept heads needs of the ledger."""
 
     def state(self) -> State:
         """Return the running totals: size, frontier, keys, restorations."""
 
     def leaves(self, start: int = 0, end: int | None = None) -> Iterator[bytes]:
         """Yield leaf hashes in order."""
+
+
+class Log(ReadableLog, Protocol):
+    """What a witness needs of the ledger."""
 
     def witnessed(self, size: int, root: str, witnesses: Sequence[str]) -> None:
         """Write down that others countersigned the ledger's head."""
@@ -100,10 +104,7 @@ class Witness:
         IntegrityError
             CSL-C531 when a kept note is damaged, CSL-C532 when the ledger is smaller than it, CSL-C533 when it is another one.
         """
-        for name in (OWN, CONFLICT):
-            head = self._kept(self._folder / name)
-            if head is not None:
-                self._check(head)
+        check_kept(self._folder, self._ledger, self._charter, self._member)
 
     @property
     def locked(self) -> bool:
@@ -134,7 +135,7 @@ class Witness:
             logger.warning("a note was sent as this ledger's head that this ledger did not sign; it is passed over")
             return False
         try:
-            self._check(head)
+            _check(self._ledger, head)
         except IntegrityError as error:
             self._locked = error
             logger.critical("the vault is locked: %s", error)
@@ -201,7 +202,7 @@ class Witness:
 
     def own(self) -> Head | None:
         """Return the newest head of this ledger that came back from others, or None. Raises CSL-C531 when it is damaged."""
-        return self._kept(self._folder / OWN)
+        return _kept(self._folder / OWN, self._charter, self._member)
 
     def size_in(self, note: str) -> int:
         """Return the size that a note of this ledger names, from which a proof to today's head begins; 0 for a log before a restoration."""
@@ -222,7 +223,7 @@ class Witness:
                 f"A proof from {old} to {wanted} entries was asked for; the ledger has {state.size}.",
                 "Ask for sizes that its notes name. A ledger with fewer entries than its note was cut off: verify it.",
             )
-        checkpoint = Checkpoint(self._origin(state), wanted, self._root(state, wanted))
+        checkpoint = Checkpoint(self._origin(state), wanted, _root(self._ledger, state, wanted))
         return sign_checkpoint(self._identity, checkpoint), consistency_proof(
             self._ledger.leaves(0, wanted), old, wanted
         )
@@ -273,29 +274,6 @@ class Witness:
             self._shelf.keep(replace(head, text=note))
         return note, head.size
 
-    def _check(self, head: Head) -> None:
-        """Check that the ledger goes on from a head that it signed; heads from before a restoration with losses are of another log."""
-        state = self._ledger.state()
-        if head.generation < state.restores:
-            return
-        if head.generation > state.restores or head.size > state.size:
-            raise IntegrityError(
-                "CSL-C532",
-                f"The ledger has {state.size} entries; others keep a head of it with {head.size}: it is an older copy.",
-                "Put the newest ledger back, or restore from the backup by consilience officer restore.",
-            )
-        if self._root(state, head.size) != head.root:
-            raise IntegrityError(
-                "CSL-C533",
-                f"The ledger's first {head.size} entries are not those whose head others keep: it is another one.",
-                "Put the right ledger back, or restore from a backup by consilience officer restore.",
-            )
-
-    def _root(self, state: State, size: int) -> str:
-        if size == state.size:
-            return state.tree_root()
-        return tree_root(self._ledger.leaves(0, size), size).hex()
-
     def _origin(self, state: State) -> str:
         return origin_of(self._charter.federation, self._member, state.restores)
 
@@ -309,20 +287,6 @@ class Witness:
             if head.member == self._member:
                 return head
         return None
-
-    def _kept(self, path: Path) -> Head | None:
-        """Read a note that was verified before it was kept."""
-        if not path.exists():
-            return None
-        text = read_note(path)
-        try:
-            checkpoint = parse_note(text).checkpoint
-            member, generation = subject_of(checkpoint, self._charter.federation)
-        except (IntegrityError, DocumentError) as error:
-            raise _damaged(path) from error
-        if member != self._member:
-            raise _damaged(path)
-        return Head(member, generation, checkpoint.size, checkpoint.root, text)
 
     def _keep_own(self, head: Head) -> None:
         """Keep a head unless a newer one is kept; another copy of the same head adds its signatures."""
@@ -339,6 +303,54 @@ class Witness:
             return True
         known = self._own(before.text) if before.is_tree_of(head) else None
         return head.size > before.size + 1 or (known is not None and not set(head.cosigners) <= set(known.cosigners))
+
+
+def check_kept(folder: Path, ledger: ReadableLog, charter: Charter, member: str) -> None:
+    """Compare a member's ledger with the heads of it that were kept in a folder; changes nothing. Raises as `Witness.check_start`."""
+    for name in (OWN, CONFLICT):
+        head = _kept(folder / name, charter, member)
+        if head is not None:
+            _check(ledger, head)
+
+
+def _check(ledger: ReadableLog, head: Head) -> None:
+    """Check that a ledger goes on from a head that it signed; heads from before a restoration with losses are of another log."""
+    state = ledger.state()
+    if head.generation < state.restores:
+        return
+    if head.generation > state.restores or head.size > state.size:
+        raise IntegrityError(
+            "CSL-C532",
+            f"The ledger has {state.size} entries; others keep a head of it with {head.size}: it is an older copy.",
+            "Put the newest ledger back, or restore from the backup by consilience officer restore.",
+        )
+    if _root(ledger, state, head.size) != head.root:
+        raise IntegrityError(
+            "CSL-C533",
+            f"The ledger's first {head.size} entries are not those whose head others keep: it is another one.",
+            "Put the right ledger back, or restore from a backup by consilience officer restore.",
+        )
+
+
+def _root(ledger: ReadableLog, state: State, size: int) -> str:
+    if size == state.size:
+        return state.tree_root()
+    return tree_root(ledger.leaves(0, size), size).hex()
+
+
+def _kept(path: Path, charter: Charter, member: str) -> Head | None:
+    """Read a note that was verified before it was kept."""
+    if not path.exists():
+        return None
+    text = read_note(path)
+    try:
+        checkpoint = parse_note(text).checkpoint
+        subject, generation = subject_of(checkpoint, charter.federation)
+    except (IntegrityError, DocumentError) as error:
+        raise _damaged(path) from error
+    if subject != member:
+        raise _damaged(path)
+    return Head(member, generation, checkpoint.size, checkpoint.root, text)
 
 
 def _not_theirs() -> IntegrityError:

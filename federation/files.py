@@ -8,11 +8,12 @@ from pathlib import Path
 from federation.errors import StorageError
 
 
-def atomic_write(path: Path, content: bytes, mode: int = 0o644) -> None:
+def atomic_write(path: Path, content: bytes, mode: int = 0o644, *, durable: bool = True) -> None:
     """Write `content` to `path` so that a reader sees the old file or the new one, never a part.
 
     The bytes go to a temporary file in the same folder, are flushed to the disk, and are renamed;
-    then the folder entry itself is flushed.
+    then the folder entry itself is flushed. With `durable` false nothing is flushed: what is written
+    survives the end of this process, but not that of the machine.
 
     Raises
     ------
@@ -25,13 +26,15 @@ def atomic_write(path: Path, content: bytes, mode: int = 0o644) -> None:
             with os.fdopen(descriptor, "wb") as handle:
                 handle.write(content)
                 handle.flush()
-                os.fsync(handle.fileno())
+                if durable:
+                    os.fsync(handle.fileno())
             os.chmod(name, mode)
             os.replace(name, path)
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
-        sync_folder(path.parent)
+        if durable:
+            sync_folder(path.parent)
     except OSError as error:
         raise StorageError(
             "CSL-F301",

@@ -26,7 +26,7 @@ from federation.signing import Hex32, Signature, sign_bytes, verify_bytes
 from federation.study import StudySpec
 
 RECORD = "consilience"
-MAX_PAYLOAD_BYTES = 256 << 20
+MAX_PAYLOAD_BYTES = 128 << 20
 REFUSED: Literal["CSL-R000"] = "CSL-R000"
 Tensors = dict[str, NDArray[np.float32] | NDArray[np.float64] | NDArray[np.int64]]
 MAX_HEADER_BYTES = 1 << 20
@@ -329,7 +329,8 @@ def _fields(records: RecordDict) -> tuple[bytes, bytes, bytes]:
     if not (isinstance(header, bytes) and isinstance(signature, bytes) and isinstance(payload, bytes)):
         raise IntegrityError("CSL-F208", "The message has no signed header.", "Both sides must run the same release.")
     too_large = len(payload) > MAX_PAYLOAD_BYTES or len(header) > MAX_HEADER_BYTES
-    if len(signature) != 64 or too_large or len(records) != 1:
+    alone = len(records) == 1 and len(records[RECORD]) == len(values)
+    if len(signature) != 64 or too_large or not alone:
         raise IntegrityError(
             "CSL-F208", "The message is larger than agreed or malformed.", "Both sides must run the same release."
         )

@@ -6,8 +6,8 @@ These functions are for a list of events that is fixed beforehand; where later p
 
 import math
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
-from dp_accounting.pld import privacy_loss_distribution as pld
 from scipy.optimize import brentq
 from scipy.special import log_ndtr
 
@@ -34,6 +34,9 @@ from privacy.events import (
     SecureSum,
     SubsampledGaussian,
 )
+
+if TYPE_CHECKING:
+    from dp_accounting.pld import privacy_loss_distribution as pld
 
 MIN_DELTA = 1e-10
 MAX_DELTA = 0.1

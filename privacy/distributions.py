@@ -11,12 +11,11 @@ is built on a grid of at most 0.07 of its loss's standard deviation, composed th
 import math
 from collections import Counter
 from collections.abc import Sequence
-from functools import lru_cache, reduce
-from typing import Any
+from functools import cache, lru_cache, reduce
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from dp_accounting.pld import pld_pmf
-from dp_accounting.pld import privacy_loss_distribution as pld
 
 from federation.errors import PolicyError
 from privacy.events import (
@@ -27,6 +26,10 @@ from privacy.events import (
     SubsampledGaussian,
     releases,
 )
+
+if TYPE_CHECKING:
+    from dp_accounting.pld import pld_pmf
+    from dp_accounting.pld import privacy_loss_distribution as pld
 
 GRID = 1e-3
 MAX_DISCLOSURE = 2000.0
@@ -126,6 +129,17 @@ def _largest_loss(event: PrivacyEvent) -> float:
     return whole + math.log(rate - (rate - 1.0) * math.exp(-whole))
 
 
+@cache
+def _pld() -> Any:  # noqa: ANN401 - dp-accounting has no types
+    """Import dp-accounting when it is first needed: that takes a second, and most commands price nothing."""
+    return import_module("dp_accounting.pld.privacy_loss_distribution")
+
+
+@cache
+def _pmf() -> Any:  # noqa: ANN401
+    return import_module("dp_accounting.pld.pld_pmf")
+
+
 @lru_cache(maxsize=256)
 def _event_distribution(event: PrivacyEvent, halvings: int) -> "pld.PrivacyLossDistribution":
     """One event, both directions (remove, add) of the neighbouring relation, on the grid that is asked for.
@@ -139,14 +153,14 @@ def _event_distribution(event: PrivacyEvent, halvings: int) -> "pld.PrivacyLossD
 
 def _one_release(event: PrivacyEvent, grid: float) -> "pld.PrivacyLossDistribution":
     if isinstance(event, SubsampledGaussian | SecureSum):
-        return pld.from_gaussian_mechanism(
+        return _pld().from_gaussian_mechanism(
             event.noise_multiplier, value_discretization_interval=grid, sampling_prob=event.sampling_rate
         )
     if isinstance(event, DiscreteGaussianHistogram):
-        return pld.from_discrete_gaussian_mechanism(
+        return _pld().from_discrete_gaussian_mechanism(
             event.sigma, sensitivity=event.scale, value_discretization_interval=grid, use_connect_dots=True
         )
-    return pld.from_discrete_laplace_mechanism(
+    return _pld().from_discrete_laplace_mechanism(
         1.0 / event.scale, value_discretization_interval=grid, use_connect_dots=True
     )
 
@@ -154,7 +168,7 @@ def _one_release(event: PrivacyEvent, grid: float) -> "pld.PrivacyLossDistributi
 def _coarsened(fine: "pld.PrivacyLossDistribution", halvings: int) -> "pld.PrivacyLossDistribution":
     if halvings == 0:
         return fine
-    return pld.PrivacyLossDistribution(
+    return _pld().PrivacyLossDistribution(
         _coarsened_direction(fine._pmf_remove, halvings), _coarsened_direction(fine._pmf_add, halvings)
     )
 
@@ -177,7 +191,7 @@ def _coarsened_direction(
     size = int(lower[-1]) - first + 2
     probs = np.bincount(lower - first, dense._probs - upper_part, size)
     probs += np.bincount(lower - first + 1, upper_part, size)
-    return pld_pmf.DensePLDPmf(factor * dense._discretization, first, probs, dense._infinity_mass, True)
+    return _pmf().DensePLDPmf(factor * dense._discretization, first, probs, dense._infinity_mass, True)
 
 
 def composed_distribution(events: Sequence[PrivacyEvent]) -> "pld.PrivacyLossDistribution":
@@ -190,7 +204,7 @@ def composed_distribution(events: Sequence[PrivacyEvent]) -> "pld.PrivacyLossDis
         more memory than there is.
     """
     if not events:
-        return pld.identity(GRID)
+        return _pld().identity(GRID)
     if sum(expected_disclosure(event) for event in events) > MAX_DISCLOSURE:
         raise too_much("any delta")
     return _composed(tuple(sorted(Counter(events).items(), key=lambda item: item[0].digest())))

@@ -2,6 +2,7 @@
 
 import ipaddress
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -132,6 +133,10 @@ names: [{names}]
 # machine, or where a proxy of your own does the same. The link itself listens on 127.0.0.1 only.
 proxy: {proxy}
 link_port: {link_port}
+{more}
+# Whether the link keeps its state in memory: faster, but when the link ends, its runs end with it, and studies go on from their
+# checkpoints in new ones.
+memory_state: {memory_state}
 
 # {keys_comment}
 {keys}
@@ -147,11 +152,21 @@ def config_yaml(config: CoordinatorConfig) -> str:
         names=", ".join(repr(name) for name in config.names),
         proxy=config.proxy,
         link_port=config.link_port,
+        more="".join(_more(config)),
+        memory_state="true" if config.memory_state else "false",
         keys_comment="The keys lie open on the disk: for simulations alone."
         if plain
         else "The file (0600) with the passphrase of keys/identity.key and tls/ca.key, relative to this folder unless absolute.",
         keys="plain_keys: true" if plain else "passphrase_file: " + _quoted(config.passphrase_file or ""),
     )
+
+
+def _more(config: CoordinatorConfig) -> Iterator[str]:
+    """Yield the lines of what is only written where it was set."""
+    if config.listen is not None:
+        yield f"listen: {_quoted(config.listen)}\n"
+    if config.metrics_port is not None:
+        yield f"metrics_port: {config.metrics_port}\n"
 
 
 def _quoted(text: str) -> str:

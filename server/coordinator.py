@@ -5,25 +5,21 @@ Every step can be repeated: a vault that has answered a request answers the same
 
 import secrets
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import ConfigRecord, Message
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
-from federation.charter import Charter
 from federation.contract import FeatureContract
 from federation.encoding import sha256_hex
-from federation.errors import FederationError, IntegrityError, StorageError
+from federation.errors import FederationError, StorageError
 from federation.messages import Grant, Offer, dump_tensors, pack
-from federation.signing import public_hex
 from federation.study import StudyDraft, Training
 from server.checkpoint import Attendance, Progress, damaged, load_checkpoint, save_checkpoint
-from server.course import Course, Tensors32, derive_training, restore_course, start_course
+from server.course import Course, Tensors32, restore_course, start_course
 from server.delivery import Recipient, deliver
+from server.derivation import derive_training
 from server.edges import score_edges
 from server.events import (
     Delivered,
@@ -41,6 +37,7 @@ from server.events import (
 )
 from server.exchange import Answer, Clock, Failure, send, size_of, sort_replies
 from server.grants import SignedGrant, accept_grant
+from server.office import Office
 from server.planning import check_draft, declared_sizes, sign_study
 from server.publication import make_card
 from server.registry import PublishedModel, Registry
@@ -48,7 +45,8 @@ from server.roster import RollCall
 from server.strategy import StudyStrategy, partners_of, to_arrays
 from server.witness import WitnessDesk
 
-ROSTER_SECONDS = 60.0
+# Longer than a node whose SuperNode was killed stays away: the link counts the old one as on line for a minute.
+ROSTER_SECONDS = 90.0
 OFFER_PAUSE_SECONDS = 10.0
 Derive = Callable[[StudyDraft, Mapping[str, int], FeatureContract], Training]
 
@@ -56,32 +54,6 @@ Derive = Callable[[StudyDraft, Mapping[str, int], FeatureContract], Training]
 def fresh_nonce() -> str:
     """Return 32 hexadecimal digits from the operating system's generator."""
     return secrets.token_hex(16)
-
-
-@dataclass(frozen=True)
-class Office:
-    """What the coordinator works with: the charter, the study's contract, its own key, and its folders.
-
-    Raises
-    ------
-    IntegrityError
-        CSL-S102 when the charter names another coordinator key.
-    """
-
-    charter: Charter
-    contract: FeatureContract
-    key: Ed25519PrivateKey
-    checkpoints: Path
-    registry: Path
-    witness: Path
-
-    def __post_init__(self) -> None:
-        if public_hex(self.key) != self.charter.coordinator_key:
-            raise IntegrityError(
-                "CSL-S102",
-                "The charter names another key for the coordinator.",
-                "Install the key that the members' charter names.",
-            )
 
 
 def run_study(

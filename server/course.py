@@ -11,53 +11,21 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from federation.basis import ROW_NORM, Basis
+from federation.basis import ROW_NORM
 from federation.contract import FeatureContract
 from federation.messages import Grant
 from federation.networks import build, weights_of
-from federation.study import MlpModel, Model, StudyDraft, StudySpec, Training
+from federation.study import StudySpec
+from server.derivation import family_of
 from server.descent import Descent, gradient_of_change
 from server.optimizer import ServerState, Weights, mean_change, mean_gradient, step
-from server.recipe import PROBES, Family, RunTuning, TrainingPlan, plan_training, tune
+from server.recipe import PROBES, RunTuning, TrainingPlan, tune
 
 Tensors32 = dict[str, NDArray[np.float32]]
 Releases = Mapping[str, Mapping[str, NDArray[Any]]]
 
-# The plan is the same for every budget that a policy may grant; a draft that leaves epsilon to the policies is planned as for this one.
-NOMINAL_EPSILON = 1.0
 # One over the largest curvature of the logistic loss on rows of norm up to ROW_NORM beside an intercept of 1: no data make it diverge.
 _SAFE_STEP = 4.0 / (ROW_NORM**2 + 1.0)
-
-
-def derive_training(draft: StudyDraft, sizes: Mapping[str, int], contract: FeatureContract) -> Training:
-    """Return rounds, steps and sampling rate, from the declared sizes (by member) and the width of the model's encoding.
-
-    A draft that names its rounds gets exactly so many; steps, and with them the price, follow from that.
-    """
-    family = _family(draft.model)
-    width = (
-        sum(value.size for value in weights_of(build(draft.model, contract)).values())
-        if family == "mlp"
-        else _width(draft, contract)
-    )
-    declared = [sizes[member] for member in sorted(sizes)]
-    plan = plan_training(declared, draft.epsilon or NOMINAL_EPSILON, width, draft.mode, family, draft.rounds)
-    return Training(
-        mode=draft.mode,
-        rounds=plan.rounds,
-        steps=plan.steps,
-        sampling_rate=plan.sampling_rate,
-        server_optimizer=draft.server_optimizer,
-    )
-
-
-def _width(draft: StudyDraft, contract: FeatureContract) -> int:
-    assert not isinstance(draft.model, MlpModel)
-    return Basis.of(contract, draft.model.kind).width
-
-
-def _family(model: Model) -> Family:
-    return "mlp" if isinstance(model, MlpModel) else "linear"
 
 
 @dataclass(frozen=True)
@@ -74,7 +42,7 @@ class Terms:
     @classmethod
     def of(cls, spec: StudySpec, grants: Mapping[str, Grant]) -> Self:
         """Derive them from the spec and what was granted."""
-        members, training, family = sorted(grants), spec.training, _family(spec.draft.model)
+        members, training, family = sorted(grants), spec.training, family_of(spec.draft.model)
         plan = TrainingPlan(
             mode=training.mode,
             family=family,
@@ -236,4 +204,4 @@ def restore_course(
 
 
 def _by_recipe(spec: StudySpec) -> bool:
-    return spec.training.server_optimizer == "recipe" and _family(spec.draft.model) == "linear"
+    return spec.training.server_optimizer == "recipe" and family_of(spec.draft.model) == "linear"

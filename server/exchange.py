@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
-from federation.flower.errors import UNREACHABLE
+from federation.flower.errors import EXPIRED, UNREACHABLE
 from federation.messages import RECORD
 
 # The pause between two looks at the grid grows with the time waited, so that a fast round loses about a twentieth to it and a slow one does
-# not keep the SuperLink busy.
+# not keep the SuperLink busy; nor may looks take more than a third of a busy link's time.
 _PAUSE_SHARE = 0.05
 _PAUSE_LEAST = 0.002
 _PAUSE_MOST = 0.5
@@ -69,6 +69,7 @@ def send(
         if not waiting or now >= end:
             break
         pause = min(max((now - start) * _PAUSE_SHARE, _PAUSE_LEAST), _PAUSE_MOST)
+        pause = max(pause, min(2 * (now - asked), _LOOK_SECONDS))
         clock.sleep(min(pause, end - now))
     return replies
 
@@ -92,16 +93,22 @@ def sort_replies(asked: Sequence[Message], replies: Iterable[Message], seconds: 
 
 def _answer(found: list[Message], seconds: float) -> Answer:
     if not found:
-        return Failure("CSL-S202", f"did not answer within {seconds:g} seconds")
+        return _silent(seconds)
     if len(found) > 1:
         return Failure("CSL-S203", "answered one request more than once")
     reply = found[0]
     if reply.has_error():
+        if reply.error.code == EXPIRED:  # the deadline was over at the link a moment before it was here
+            return _silent(seconds)
         if reply.error.code in UNREACHABLE:
             return Failure("CSL-S205", f"cannot be reached (Flower error {reply.error.code})")
         # The error's text comes from the node's machine and may hold anything: it is neither shown nor kept.
         return Failure("CSL-S204", f"failed while it answered (Flower error {reply.error.code})")
     return reply.content
+
+
+def _silent(seconds: float) -> Failure:
+    return Failure("CSL-S202", f"did not answer within {seconds:g} seconds")
 
 
 def size_of(messages: Iterable[Message]) -> int:

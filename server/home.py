@@ -10,7 +10,7 @@ from federation.errors import DocumentError, StorageError
 from federation.study import StudyDraft
 from privacy.keys import load_identity
 from server.config import CoordinatorConfig, load_coordinator
-from server.coordinator import Office
+from server.office import Office
 
 FOLDERS = ("contracts", "studies", "keys", "tls", "run", "logs", "checkpoints", "registry", "witness", "charter")
 

@@ -1,5 +1,6 @@
 """The roster: which node is which member, proved by a signature under the charter's keys over a fresh nonce."""
 
+import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
@@ -15,9 +16,11 @@ from server.exchange import Clock, Failure, sort_replies
 
 MESSAGE_TYPE = "query.hello"
 PHASE = "roster"
+UNREACHED = "CSL-S205"
 # All who are expected are there, and a node is still silent: it is given this long to turn out to be one of them a second time.
 _SETTLE_SECONDS = 1.0
 _PAUSE_SECONDS = 0.02
+_AGAIN_SECONDS = 2.0
 
 
 @dataclass
@@ -80,6 +83,8 @@ class RollCall:
         self._note_of = note_of
         self._asked: dict[str, tuple[Message, Hello]] = {}
         self._known: set[int] = set()
+        self._again: dict[int, float] = {}
+        self._told: set[tuple[str, str]] = set()
         self._reminded: dict[int, str] = {}
         self.roster = Roster()
 
@@ -99,8 +104,15 @@ class RollCall:
             self._clock.sleep(_PAUSE_SECONDS)
 
     def _greet(self) -> None:
-        fresh = [node_id for node_id in self._grid.get_node_ids() if node_id not in self._known]
+        now = self._clock.now()
+        fresh = [
+            node_id
+            for node_id in self._grid.get_node_ids()
+            if node_id not in self._known or self._again.get(node_id, math.inf) <= now
+        ]
         self._known.update(fresh)
+        for node_id in fresh:
+            self._again.pop(node_id, None)
         self._push({node_id: None for node_id in fresh})
 
     def _push(self, notes: Mapping[int, str | None]) -> None:
@@ -132,6 +144,8 @@ class RollCall:
         answer = sort_replies([message], replies, 0.0)[node_id]
         if isinstance(answer, Failure):
             self._leave_out(f"node {node_id}", answer.code, answer.reason)
+            if answer.code == UNREACHED:  # it may be back in a minute, as the same node
+                self._again[node_id] = self._clock.now() + _AGAIN_SECONDS
             return
         try:
             member = identify(answer, hello, self._charter)
@@ -160,4 +174,6 @@ class RollCall:
             )
 
     def _leave_out(self, who: str, code: str, reason: str) -> None:
-        self._on_event(LeftOut(phase=PHASE, round=0, who=who, code=code, reason=reason))
+        if (who, code) not in self._told:
+            self._told.add((who, code))
+            self._on_event(LeftOut(phase=PHASE, round=0, who=who, code=code, reason=reason))

@@ -16,7 +16,7 @@ from federation.errors import ConsilienceError, DocumentError, ExitCode, Federat
 from federation.files import atomic_write
 from federation.service_state import is_running
 from federation.study import StudyDraft, Training
-from server.course import derive_training
+from server.derivation import derive_training
 from server.desk import HERE, HomeOption, JsonOption, home_at, print_json
 from server.home import CoordinatorHome
 from server.journal import read_journal
@@ -97,7 +97,7 @@ def start(
     ] = False,
     roster_seconds: Annotated[
         float, typer.Option(help="How long to wait for all members, before going on with those present.", min=0)
-    ] = 60.0,
+    ] = 90.0,
     grant_seconds: Annotated[
         float, typer.Option(help="How long to ask those again who declined: officers may have to approve first.", min=0)
     ] = 0.0,

@@ -307,7 +307,7 @@ class Deployment:
         desk.run("coordinator", "study", "propose", "study.yaml", "--home", "home")
         desk.run("coordinator", "study", "start", draft.name, "--home", "home", "--watch", seconds=STUDY_SECONDS)
         rows: list[dict[str, Any]] = desk.json("coordinator", "study", "list", "--home", "home")
-        row = next(item for item in rows if item["name"] == draft.name)
+        row = next(item for item in rows if item["study"] == draft.name)
         if row["state"] != "finished":
             raise FederationError(
                 "CSL-M132", f"The study {draft.name} did not finish: {row['reason']}", "See the coordinator's log."

@@ -21,7 +21,8 @@ from federation.messages import Grant
 from federation.networks import Inputs, Network, build, encode, load_weights
 from federation.study import AdditiveModel, LogisticModel, Model, StudyDraft, StudySpec, Training
 from privacy.accounting import calibrate_noise
-from server.course import LinearCourse, derive_training, start_course
+from server.course import LinearCourse, start_course
+from server.derivation import derive_training
 from server.recipe import PROBES, plan_training
 from simulations import analysis
 from simulations.analysis import Floats, Truth

@@ -17,7 +17,6 @@ from client.node.lists import check_target, plain_line, print_lines
 from client.officer.studies import granted_studies
 from client.roles import require_for
 from client.scores import Scores
-from client.scoring import score
 from client.studies import OpenStudy
 from client.unlock import Keys, PassphraseFd, PassphraseFile, unlock
 from client.withdrawal import Withdrawals
@@ -25,7 +24,6 @@ from federation.encoding import sha256_hex
 from federation.errors import IntegrityError, PolicyError, StorageError
 from federation.files import atomic_write
 from federation.messages import read_tensors
-from federation.networks import build, load_weights, tensor_shapes
 from privacy.ledger import Ledger
 from privacy.sealing import PRIVATE
 
@@ -148,6 +146,10 @@ def _weights(home: Home, study: OpenStudy, decision: Decision) -> bytes:
 def _score(
     home: Home, study: OpenStudy, decision: Decision, content: bytes, contact: str, withdrawn: Withdrawals
 ) -> Scores:
+    # torch takes seconds to import, and few commands of the group need it
+    from client.scoring import score  # noqa: PLC0415
+    from federation.networks import build, load_weights, tensor_shapes  # noqa: PLC0415
+
     charter, node = home.charter(), load_node(home.node_file)
     contract = home.contract(charter, study.spec.draft.contract)
     declaration = charter.member(node.member).declaration(contract.name)

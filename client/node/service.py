@@ -121,7 +121,9 @@ def print_service(console: Console, facts: dict[str, Any]) -> None:
             now = f"up, {PHASES[facts['vault']]}"
         again = f", started again {item['restarts']} times" if item["restarts"] else ""
         console.print(f"{item['name']}: {now}, since {item['since']} (UTC){again}.", highlight=False, soft_wrap=True)
-        if item["state"] != "up" and item["reason"]:
+        # What ends again and again is up in between: then, too, it matters why.
+        unwell = item["state"] != "up" or (item["name"] == SUPERNODE and facts["link"] == "starting")
+        if unwell and item["reason"]:
             console.print(f"    {escape(item['reason'])}", highlight=False, soft_wrap=True)
     if facts["last_request"] is not None:
         console.print(f"Last request: {facts['last_type']}, {facts['last_request']}.", highlight=False, soft_wrap=True)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from flwr.app import Context, Message, RecordDict
 
@@ -20,11 +20,15 @@ from client.app import respond
 from client.service.desk import Desk, Task
 from client.service.standing import Phase, Standing, now, write_standing
 from federation.errors import ConsilienceError
+from federation.files import atomic_write
 from federation.flower.errors import LINK_ERRORS, is_gone
+from federation.flower.tasks import LostTaskError
 from federation.logs import log_event
 
 logger = logging.getLogger("consilience.vault.worker")
 IDLE_SECONDS = 2.0
+MOST_TRIES = 5
+TRIES = ".tries"
 AWAY_SECONDS = (0.2, 5.0)
 DELIVER_SECONDS = 120.0
 _SHARE = 0.05
@@ -115,7 +119,7 @@ class Worker:
         self._stand("waiting")
         while not self._stop.is_set():
             try:
-                task = self._desk.take()
+                task = self._desk.take(self._places.saved)
             except LINK_ERRORS as error:
                 self._away(error)
                 continue
@@ -128,16 +132,49 @@ class Worker:
         self._stand("stopped")
 
     def _resume(self) -> None:
-        """Answer the request that a killed worker left; one that cannot be read is thrown away: it will be asked again."""
-        try:
-            task = self._desk.resume(self._places.saved)
-        except ConsilienceError as error:
-            logger.warning("the kept request cannot be read, and is dropped: %s", error)
-            self._drop()
+        """Answer the request that a killed worker left, as far as it can be; one that cannot be read, or kills every time, is dropped."""
+        if self._given_up():
             return
-        if task is not None:
+        task = None
+        while not self._stop.is_set():
+            try:
+                task = self._desk.resume(self._places.saved)
+            except LINK_ERRORS as error:
+                self._away(error)
+                continue
+            except ConsilienceError as error:
+                logger.warning("the kept request cannot be read, and is dropped: %s", error)
+            except LostTaskError:
+                log_event(logger, "the SuperNode waits for what is lost, and begins anew", told=self._desk.renew())
+            break
+        else:
+            return
+        self._back()
+        if task is None:
+            self._drop()
+        else:
             log_event(logger, "answers the request that was kept", run=str(task.run_id))
             self._handle(task)
+
+    def _given_up(self) -> bool:
+        """Count a start with a kept request; drop the request that the vault has died of, whatever the cause, so often in a row."""
+        saved = self._places.saved
+        if not saved.exists():
+            return False
+        try:
+            count = int(saved.with_suffix(TRIES).read_text()) + 1
+        except (OSError, ValueError):
+            count = 1
+        if count <= MOST_TRIES:
+            try:
+                atomic_write(saved.with_suffix(TRIES), str(count).encode(), mode=0o600)
+            except ConsilienceError as error:
+                logger.warning("the starts with a kept request cannot be counted: %s", error)
+            return False
+        log_event(logger, "a request is given up, of which the vault died at each start", starts=count)
+        self._drop()
+        self._desk.renew()
+        return True
 
     def _handle(self, task: Task) -> None:
         started = self._clock()
@@ -171,8 +208,10 @@ class Worker:
         while True:
             try:
                 if not replied:
+                    self._note(task, "replying")
                     task.reply(reply)
                     replied = True
+                    self._note(task, "replied")
                 task.finish(True)
                 return True
             except LINK_ERRORS as error:
@@ -183,6 +222,12 @@ class Worker:
             if self._stop.wait(pause):
                 return replied
             pause = min(2 * pause, AWAY_SECONDS[1])
+
+    def _note(self, task: Task, stage: Literal["replying", "replied"]) -> None:
+        try:
+            task.note(self._places.saved, stage)
+        except ConsilienceError as error:
+            logger.warning("how far the reply is could not be kept: %s", error)
 
     def _away(self, error: BaseException) -> None:
         """Wait for a SuperNode that does not answer, longer each time, and say so once."""
@@ -213,5 +258,6 @@ class Worker:
     def _drop(self) -> None:
         try:
             self._places.saved.unlink(missing_ok=True)
+            self._places.saved.with_suffix(TRIES).unlink(missing_ok=True)
         except OSError as error:
             logger.warning("the kept request could not be deleted: %s", type(error).__name__)

@@ -15,6 +15,7 @@ from client.service.reasons import connection
 from client.service.standing import PHASES, read_standing
 from client.service.start import link_of
 from client.unlock import unlock
+from client.witness import check_kept
 from federation.charter import Charter, Link
 from federation.doctor import (
     Finding,
@@ -76,7 +77,7 @@ def examine(home: Home, around: Surroundings) -> list[Finding]:
         charter = _read(findings, "charter", home.charter)
         findings += _ports(home, node)
     if node is not None and charter is not None:
-        findings += _membership(home, node, charter)
+        findings += [*_membership(home, node, charter), *_heads(home, node, charter)]
         link = _read(findings, "link", lambda: link_of(charter))
         if link is not None:
             findings += [_code(link, around.installed), *_network(node, link, around)]
@@ -170,6 +171,16 @@ def _membership(home: Home, node: NodeConfig, charter: Charter) -> list[Finding]
     return findings or [
         good("charter", f"Version {charter.version} of {charter.federation}; own keys and contracts fit.")
     ]
+
+
+def _heads(home: Home, node: NodeConfig, charter: Charter) -> list[Finding]:
+    """Hold the ledger against the heads of it that others keep: a vault on an older copy refuses everything."""
+
+    def compare() -> None:
+        with LedgerReader.read(home.ledger_file, read_public(home.identity_key)) as reader:
+            check_kept(home.root / "witness", reader, charter, node.member)
+
+    return _tried("witness", compare, "The ledger goes on from every head of it that others signed.")
 
 
 def _code(link: Link, installed: Callable[[], str]) -> Finding:

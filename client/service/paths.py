@@ -2,6 +2,7 @@
 
 SAVED = "request.json"
 STANDING = "vault.json"
+RENEWED = "supernode.renewed"
 AUTHORITY = "authority.pem"
 FLOWER = "flower"
 SUPERNODE, VAULT = "supernode", "vault"

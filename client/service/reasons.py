@@ -16,8 +16,11 @@ _REFUSED = (
     f"The link refused this node's signature: its clock is off, or the coordinator no longer knows its key. {_CLOCK} "
     "If it is right, ask the coordinator whether this institution stands in the charter that is in force there."
 )
+_TLS = "SSL/TLS handshake error detected"
 _PHRASES: Mapping[str, str] = MappingProxyType(
     {
+        _TLS: "The encrypted connection to the link could not be made. It is tried again by itself; if it lasts, `consilience node doctor` "
+        "says where it fails.",
         "[code: 2004]": "The link does not let this node in: it does not know the node's key yet, or counts the SuperNode that ran before "
         "as still on line, for about a minute after it was killed. It is tried again by itself; if it lasts, ask the coordinator to "
         "start under the charter that names this node's key.",
@@ -59,7 +62,8 @@ def explain_supernode(code: int, tail: str) -> str:
     """Return why the SuperNode ended, from its exit code and the last lines that it printed."""
     if code == 0 and _ENDED in tail:
         return _REFUSED  # what it does when the link answers 401; the supervisor asks nobody when it stops it itself
-    return plain_reason(code, tail, _PHRASES)
+    # A SuperNode that was connected before ends with 0 when TLS fails.
+    return plain_reason(1 if code == 0 and _TLS in tail else code, tail, _PHRASES)
 
 
 def explain_worker(standing: Path) -> Callable[[int, str], str]:
@@ -69,7 +73,8 @@ def explain_worker(standing: Path) -> Callable[[int, str], str]:
         said = read_standing(standing)
         if code in _OF_WORKER and said is not None and said.failure is not None:
             failure = said.failure
-            return f"{_OF_WORKER[code]} {failure.code}  {failure.cause} {failure.action}"
+            cause = " ".join(failure.cause.split())  # several lines where a document has several problems
+            return f"{_OF_WORKER[code]} {failure.code}  {cause} {failure.action}"
         return _OF_WORKER.get(code) or plain_reason(code, tail)
 
     return explain

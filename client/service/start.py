@@ -15,7 +15,7 @@ from client.config import NodeConfig, load_node
 from client.home import Home, check_unlocked
 from client.node_key import ensure_runtime_secret, read_runtime_secret
 from client.service.hardening import harden
-from client.service.paths import AUTHORITY, FLOWER, STANDING, SUPERNODE, VAULT
+from client.service.paths import AUTHORITY, FLOWER, RENEWED, STANDING, SUPERNODE, VAULT
 from client.service.reasons import explain_supernode, explain_worker
 from federation.charter import Charter, Link
 from federation.errors import ConsilienceError, DocumentError
@@ -100,10 +100,11 @@ def children(
 
 
 class Story:
-    """Logs what the supervisor says, and knows whether the node is being stopped."""
+    """Logs what the supervisor says, and knows whether the node is being stopped; `run` is where the vault leaves word."""
 
-    def __init__(self) -> None:
+    def __init__(self, run: Path | None = None) -> None:
         self.stopping = False
+        self._run = run
 
     def __call__(self, event: str, **fields: int | float | str | bool | None) -> None:
         """Log an event."""
@@ -112,7 +113,12 @@ class Story:
 
     def of_supernode(self, code: int, tail: str) -> str:
         """Return why the SuperNode ended."""
-        return "It was stopped." if self.stopping else explain_supernode(code, tail)
+        if self.stopping:
+            return "It was stopped."
+        if self._run is not None and (self._run / RENEWED).exists():
+            (self._run / RENEWED).unlink()
+            return "The vault had it started again: it waited for a request that was lost when the vault was killed."
+        return explain_supernode(code, tail)
 
 
 def serve(home: Home, variables: MutableMapping[str, str]) -> int:
@@ -126,7 +132,7 @@ def serve(home: Home, variables: MutableMapping[str, str]) -> int:
     harden()
     node, charter = prepare(home)
     atomic_write(home.folder("run") / AUTHORITY, link_of(charter).authority.encode(), mode=0o600)
-    story = Story()
+    story = Story(home.folder("run"))
     processes = children(home, node, charter, dict(variables), story.of_supernode)
     for name in set(variables) - set(passed_on(variables)):
         del variables[name]

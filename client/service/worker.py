@@ -91,7 +91,9 @@ def serve(home: Home, stop: threading.Event) -> None:
         with _step(WorkerExit.LEDGER):
             vault = stack.enter_context(Vault.open(home.root, keys, throttle=Throttle(), watch=meter.watch))
         meter.refresh()
-        desk = stack.enter_context(contextlib.closing(SuperNodeDesk(node.service.runtime_port, secret)))
+        desk = stack.enter_context(
+            contextlib.closing(SuperNodeDesk(node.service.runtime_port, secret, home.run_folder))
+        )
         places = Places(home.run_folder / SAVED, home.run_folder / STANDING)
         poll, charter = node.service.poll_seconds, home.charter().digest()
         worker = Worker(vault, desk, meter, places, charter=charter, poll_seconds=poll, stop=stop)

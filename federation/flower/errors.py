@@ -17,6 +17,9 @@ APP_FAILED = int(ErrorCode.CLIENT_APP_RAISED_EXCEPTION)
 NODE_AWAY = int(ErrorCode.NODE_UNAVAILABLE)
 """Flower's error code for a node that is not on line."""
 
+EXPIRED = int(ErrorCode.MESSAGE_UNAVAILABLE)
+"""Flower's error code for a request whose time ran out before it was answered."""
+
 LINK_ERRORS = (httpx.HTTPError, RunNotRunningException)
 """What a call raises when the other side is not there, refuses it, or has ended the run."""
 

@@ -62,6 +62,12 @@ _TYPES: dict[Kind, str] = {"client": TaskType.CLIENT_APP, "server": TaskType.SER
 _COMPONENTS: dict[Kind, str] = {"client": "flwr-clientapp", "server": "flwr-serverapp"}
 _ACQUIRE = frozenset({"/flwr.proto.Runtime/AcquireTask"})
 HEARTBEAT_SECONDS = 10.0
+Stage = Literal["taken", "held", "replying", "replied"]
+"""How far a worker is with a task: it has the right to it, has read it, begins to hand over the reply, has handed it over."""
+
+
+class LostTaskError(Exception):
+    """A SuperNode may wait for the answer to a task of which a killed worker left too little to give it, or too much to give it again."""
 
 
 @dataclass(frozen=True)
@@ -191,46 +197,60 @@ class ClientTask:
         return cls(client, token, message, node_id, run.run_id, hashlib.sha256(fab.content).hexdigest())
 
     def save(self, path: Path) -> None:
-        """Keep the task (0600), so that a worker that is started again after a kill can answer it.
+        """Keep the task (0600), so that a worker that is started again after a kill can answer it. Raises StorageError CSL-F301."""
+        self._note(path, "held", message=base64.b64encode(message_to_proto(self.message).SerializeToString()).decode())
 
-        Raises
-        ------
-        StorageError
-            CSL-F301.
-        """
-        kept = {
-            "token": self._token,
-            "node_id": self._node.node_id,
-            "run_id": self.run_id,
-            "message_id": self.message.metadata.message_id,
-            "message": base64.b64encode(message_to_proto(self.message).SerializeToString()).decode(),
-        }
-        atomic_write(path, json.dumps(kept).encode(), mode=0o600)
+    def note(self, path: Path, stage: Literal["replying", "replied"]) -> None:
+        """Keep how far the reply is, in the place of the task itself. Raises StorageError CSL-F301."""
+        self._note(path, stage)
+
+    def _note(self, path: Path, stage: Stage, **more: str) -> None:
+        numbers = {"node_id": self._node.node_id, "run_id": self.run_id}
+        note_task(path, stage, token=self._token, message_id=self.message.metadata.message_id, **numbers, **more)
 
     @classmethod
     def resume(cls, address: str, ca: bytes | None, path: Path) -> Self | None:
-        """Return the task that a worker saved before it was killed, or None where there is none. It may be over: `reply` then raises.
+        """Return the task that a worker had when it was killed, or None where nothing is left to answer.
+
+        The task may be over: `reply` then raises. A task that was taken and not read yet is read now; one that was answered is finished.
 
         Raises
         ------
         StorageError
             CSL-F333 when the file cannot be read.
+        LostTaskError
+            When the SuperNode waits for an answer that nobody can give any more, or may do so.
+        LINK_ERRORS
+            When it is away.
         """
-        try:
-            content = path.read_bytes()
-        except FileNotFoundError:
+        kept = _read_note(path)
+        if kept is None:
             return None
-        except OSError as error:
-            raise _unreadable(path) from error
+        token = kept["token"]
+        if kept["stage"] == "taken":
+            return cls._take_up(address, ca, token)
+        if kept["stage"] != "held":
+            _settle(address, ca, token, kept["stage"])
+            return None
         try:
-            kept = json.loads(content)
             message = message_from_proto(ProtoMessage.FromString(base64.b64decode(kept["message"])))
             message.metadata.__dict__["_message_id"] = kept["message_id"]
-            token, node_id, run_id = str(kept["token"]), int(kept["node_id"]), int(kept["run_id"])
+            node_id, run_id = int(kept["node_id"]), int(kept["run_id"])
         except (ValueError, KeyError, TypeError) as error:
             raise _unreadable(path) from error
         identify(0, run_id, node_id)
         return cls(open_client(address, ca, token, "client"), token, message, node_id, run_id, "")
+
+    @classmethod
+    def _take_up(cls, address: str, ca: bytes | None, token: str) -> Self | None:
+        try:
+            return cls.open(address, ca, token)
+        except LINK_ERRORS as error:
+            if is_gone(error):
+                return None
+            if isinstance(error, httpx.TransportError):
+                raise
+            raise LostTaskError from error
 
     def reply(self, message: Message) -> None:
         """Hand the reply to the SuperNode. Raises LINK_ERRORS."""
@@ -285,6 +305,44 @@ def _content(client: RuntimeHttpClient, tree: ObjectTree, node: Node, run_id: in
         logger.warning("a message that cannot be read: %s", where(error))
         return RecordDict()
     return message.content if message.has_content() else RecordDict()
+
+
+def note_task(path: Path, stage: Stage, token: str, **more: str | int) -> None:
+    """Keep how far a worker is with a task (0600).
+
+    Nothing is flushed to the disk: when the machine ends, so does the SuperNode, and with it every task.
+
+    Raises
+    ------
+    StorageError
+        CSL-F301.
+    """
+    atomic_write(path, json.dumps({"stage": stage, "token": token, **more}).encode(), mode=0o600, durable=False)
+
+
+def _read_note(path: Path) -> dict[str, str] | None:
+    try:
+        kept = json.loads(path.read_bytes())
+        return {**kept, "stage": str(kept["stage"]), "token": str(kept["token"])}
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _unreadable(path) from error
+
+
+def _settle(address: str, ca: bytes | None, token: str, stage: str) -> None:
+    """End a task that was answered. Of one in whose answer the worker was killed nobody knows: a second one would stand before the next."""
+    client = open_client(address, ca, token, "client")
+    try:
+        if stage == "replied":
+            client.PushTaskOutput(PushTaskOutputRequest(sub_status=SubStatus.COMPLETED, details=""))
+        elif client.SendTaskHeartbeat(SendTaskHeartbeatRequest()).success:
+            raise LostTaskError
+    except httpx.HTTPStatusError as error:
+        if not is_gone(error):
+            raise LostTaskError from error
+    finally:
+        client.close()
 
 
 def _unreadable(path: Path) -> StorageError:

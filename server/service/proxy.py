@@ -14,7 +14,7 @@ FLEET = "^/v1/fleet/[a-z]+(-[a-z]+)*$"
 FOLDER = "nginx"
 """Under the run folder: nginx's prefix, where all that it writes lies."""
 FILE = "nginx.conf"
-LARGEST_MESSAGE_MIB = 256
+LARGEST_MESSAGE_MIB = 128
 _ODD = set("\"'\\{};$\n\r")
 
 _PAGE = """\

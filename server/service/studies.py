@@ -59,7 +59,7 @@ class StudyRecord(Document):
     reason: str = ""
     run_id: int | None = None
     keep_trying: bool = False
-    roster_seconds: Seconds = 60.0
+    roster_seconds: Seconds = 90.0
     grant_seconds: Seconds = 0.0
     tries: Annotated[int, Field(ge=0)] = 0
     retry_at: Seconds = 0.0
@@ -124,7 +124,7 @@ class StudyBook:
         return [record for record in found if record is not None]
 
     def want(
-        self, name: str, *, keep_trying: bool = False, roster_seconds: float = 60.0, grant_seconds: float = 0.0
+        self, name: str, *, keep_trying: bool = False, roster_seconds: float = 90.0, grant_seconds: float = 0.0
     ) -> StudyRecord:
         """Write down that a study is to run, from now on. Raises as `read`, and CSL-F301."""
         with self._locked():

@@ -24,11 +24,12 @@ from federation.flower.errors import LINK_ERRORS, explain
 from federation.flower.runs import ServerTask
 from federation.logs import log_event, setup_logs
 from federation.study import StudyDraft
-from server.coordinator import Office, run_study
+from server.coordinator import run_study
 from server.events import Delivered, Event, OnEvent, Published
 from server.exchange import Clock
 from server.home import CoordinatorHome
 from server.journal import Journal
+from server.office import Office
 from server.service.reading import read_bytes
 from server.service.reconciler import TOO_FEW
 from server.service.studies import State, StudyBook, StudyRecord

@@ -87,6 +87,12 @@ def test_status_of_a_node_that_does_not_run(home, capsys):
     assert json.loads(status(home, capsys, "--json"))["service"]["running"] is False
 
 
+def status_with(home, capsys, monkeypatch, state, supernode):
+    changed = state.model_copy(update={"children": (supernode, *state.children[1:])})
+    monkeypatch.setattr(service, "read_service", lambda folder: changed)
+    return status(home, capsys)
+
+
 def test_status_says_who_is_up_why_not_and_when_the_last_request_came(home, capsys, monkeypatch):
     fields = {"pid": 5, "restarts": 2, "last_exit": 24, "since": 1_000_000}
     supernode = ChildState(name="supernode", state="up", reason=None, **fields)
@@ -103,6 +109,10 @@ def test_status_says_who_is_up_why_not_and_when_the_last_request_came(home, caps
     assert "Last request: train, 2026-03-01T09:00:00+00:00" in out
     found = json.loads(status(home, capsys, "--json"))["service"]
     assert (found["link"], found["vault"], found["processes"][1]["state"]) == ("trying", "waiting", "waiting")
+    again = supernode.model_copy(update={"reason": "The link refused this node's signature."})
+    assert "refused this node's" not in status_with(home, capsys, monkeypatch, state, again)
+    (home.logs_folder / "supernode.log").write_text("Starting Flower SuperNode\n")
+    assert "refused this node's" in status_with(home, capsys, monkeypatch, state, again)
     up = state.model_copy(update={"children": (supernode, vault.model_copy(update={"state": "up"}))})
     monkeypatch.setattr(service, "read_service", lambda folder: up)
     assert "up, waits for requests" in status(home, capsys)

@@ -212,7 +212,7 @@ class Deployed:
 
     def row(self, name: str) -> dict[str, Any]:
         rows = json.loads(self.coordinator("study", "list", "--json").stdout)
-        return next(row for row in rows if row["name"] == name)
+        return next(row for row in rows if row["study"] == name)
 
     def events(self, name: str) -> list[dict[str, Any]]:
         """The study's journal, whole lines only."""

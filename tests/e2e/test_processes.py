@@ -103,7 +103,9 @@ def test_every_command_of_the_readme_runs(tmp_path):
         shutil.copytree(ROOT / name, tmp_path / name)
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "COLUMNS": "100"}
     for command in commands:
-        runnable = command.replace("make demo", "consilience simulate demo --out out/demo")
+        runnable = command.replace("make demo", "consilience simulate demo --out out/demo").replace(
+            "make federation", "consilience simulate federation --out out/federation --members 3 --rounds 5"
+        )
         result = subprocess.run(
             ["bash", "-c", runnable],
             cwd=tmp_path,

@@ -68,6 +68,7 @@ def test_a_payload_beside_a_message_that_has_none_is_refused():
         RecordDict({RECORD: ConfigRecord({"header": "text", "signature": b"", "payload": b""})}),
         RecordDict({RECORD: ConfigRecord({"header": b"", "signature": b"", "payload": b""})}),
         RecordDict({RECORD: pack(KEY, HELLO)[RECORD], "more": ConfigRecord({"x": 1})}),
+        RecordDict({RECORD: ConfigRecord({**pack(KEY, HELLO)[RECORD], "more": 1})}),
     ],
 )
 def test_malformed_records_are_refused(records):

@@ -40,8 +40,9 @@ from federation.messages import (
 )
 from federation.signing import public_hex
 from federation.study import HashHoldout, LogisticModel, StudyDraft, StudySpec, Training
-from server.coordinator import Derive, Office
+from server.coordinator import Derive
 from server.events import Event
+from server.office import Office
 from simulations.local_grid import Fault, LocalGrid
 from tests.logs import FakeLog
 

@@ -67,12 +67,24 @@ HOSTS = st.one_of(
 FILES = st.text(st.characters(min_codepoint=32, exclude_categories=("Cs", "Cc", "Zl", "Zp")), min_size=1, max_size=30)
 
 
-@given(NAMES, st.lists(HOSTS, max_size=5), st.sampled_from(["none", "nginx"]), st.none() | FILES)
-def test_what_init_writes_reads_back_as_the_same(tmp_path_factory, federation, names, proxy, passphrase_file):
+@given(
+    NAMES,
+    st.lists(HOSTS, max_size=5),
+    st.sampled_from([("none", None), ("nginx", None), ("nginx", "10.0.0.1:9443")]),
+    st.none() | FILES,
+    st.booleans(),
+    st.none() | st.just(9_200),
+)
+def test_what_init_writes_reads_back_as_the_same(
+    tmp_path_factory, federation, names, between, passphrase_file, memory_state, metrics_port
+):
     made = config(
         federation=federation,
         names=tuple(names),
-        proxy=proxy,
+        proxy=between[0],
+        listen=between[1],
+        memory_state=memory_state,
+        metrics_port=metrics_port,
         passphrase_file=passphrase_file,
         plain_keys=passphrase_file is None,
     )

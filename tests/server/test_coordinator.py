@@ -1,5 +1,6 @@
 """The study loop: the whole way, everything that may go wrong on it, and interruptions at any step."""
 
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,11 +23,14 @@ from federation.messages import (
     unpack,
 )
 from federation.study import LogisticModel, MlpModel, Model
+from server import roster
 from server.checkpoint import Progress, load_checkpoint, save_checkpoint
-from server.coordinator import Office, run_study
+from server.coordinator import run_study
 from server.course import Terms
 from server.descent import Descent
 from server.events import Delivered, Evaluated, Event, GrantsReceived, LeftOut, Resumed, RosterSettled, RoundDone
+from server.exchange import Clock
+from server.office import Office
 from server.recipe import tune
 from server.registry import PublishedModel
 from simulations.local_grid import Fault
@@ -321,6 +325,23 @@ def _identity(reply: RecordDict):
     from federation.messages import Identity
 
     return Identity.from_canonical(bytes(reply[RECORD]["header"]))
+
+
+def test_a_node_that_cannot_be_reached_is_asked_again(federation: FakeFederation, monkeypatch) -> None:
+    monkeypatch.setattr(roster, "_AGAIN_SECONDS", 0.02)
+    node, seen = federation.node("beta"), []
+    with federation.grid({"beta": (Fault("unreachable"),)}) as grid:
+
+        def sleep(seconds: float) -> None:
+            seen.append(seconds)
+            if len(seen) == 20:  # it was asked in vain several times
+                grid._nodes[node] = replace(grid._nodes[node], faults=())
+            time.sleep(seconds)
+
+        on_event = federation.events.append
+        run_study(grid, draft(), federation.office, derive=short(), on_event=on_event, clock=Clock(sleep=sleep))
+    assert federation.happened(RosterSettled) == [RosterSettled(("alpha", "beta", "delta", "gamma"), ())]
+    assert [(event.who, event.code) for event in federation.happened(LeftOut)] == [(f"node {node}", "CSL-S205")]
 
 
 def test_too_few_connected_is_said_within_the_time_limit(federation: FakeFederation) -> None:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from federation.study import LogisticModel, MlpModel, Model
-from server.course import Course, derive_training, restore_course, start_course
+from server.course import Course, restore_course, start_course
+from server.derivation import derive_training
 from server.descent import gradient_of_change
 from server.optimizer import Weights, mean_change, mean_gradient
 from server.planning import sign_study

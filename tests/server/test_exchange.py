@@ -53,6 +53,15 @@ def test_a_message_that_was_never_sent_gets_no_answer() -> None:
         )
 
 
+@pytest.mark.parametrize(("error", "code"), [(3, "CSL-S202"), (4, "CSL-S205"), (5, "CSL-S205")])
+def test_a_request_whose_time_ran_out_at_the_link_was_not_answered_in_time(error: int, code: str) -> None:
+    with LocalGrid({1: (echo(), {})}) as grid:
+        message = ask(grid, [1])[0]
+        list(grid.push_messages([message]))
+    answer = sort_replies([message], [Message(Error(error), reply_to=message)], 1.0)[1]
+    assert isinstance(answer, Failure) and answer.code == code
+
+
 def test_doubtful_nodes_are_waited_for_as_long_as_the_others_took() -> None:
     now = [0.0]
 

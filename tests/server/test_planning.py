@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from federation.errors import DocumentError
 from federation.signing import verify
 from federation.study import CONTEXT, AdditiveModel, HashHoldout, MlpModel, PositionHoldout
-from server.course import derive_training
+from server.derivation import derive_training
 from server.planning import check_draft, problems_of, sign_study
 from tests.server.fakes import SIZES, FakeFederation, contract, draft, key_of
 

@@ -26,11 +26,15 @@ class FakeTask:
     finished: list[bool] = field(default_factory=list)
     closed: bool = False
     full: bool = False
+    notes: list[str] = field(default_factory=list)
 
     def save(self, path: Path) -> None:
         if self.full:
             raise StorageError("CSL-F301", "The disk is full.", "Free space.")
         path.write_text(json.dumps({"type": self.message.metadata.message_type}))
+
+    def note(self, path: Path, stage: str) -> None:
+        self.notes.append(stage)
 
     def reply(self, message: Message) -> None:
         if self.troubles:
@@ -54,8 +58,9 @@ class FakeDesk:
         self.items = list(items)
         self.kept = kept
         self.resumed: list[Path] = []
+        self.renewed = 0
 
-    def take(self):
+    def take(self, saved: Path):
         if not self.items:
             self.stop.set()
             return None
@@ -64,13 +69,18 @@ class FakeDesk:
             raise item
         return item
 
-    def resume(self, path: Path):
-        if not path.exists():
+    def resume(self, saved: Path):
+        if not saved.exists():
             return None
-        self.resumed.append(path)
-        if isinstance(self.kept, BaseException):
-            raise self.kept
-        return self.kept
+        self.resumed.append(saved)
+        kept = self.kept.pop(0) if isinstance(self.kept, list) else self.kept
+        if isinstance(kept, BaseException):
+            raise kept
+        return kept
+
+    def renew(self) -> bool:
+        self.renewed += 1
+        return True
 
     def close(self) -> None:
         pass

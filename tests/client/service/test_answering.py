@@ -16,6 +16,7 @@ from client.throttle import Throttle
 from client.unlock import unlock
 from client.vault import Vault
 from federation.errors import StorageError
+from federation.flower.tasks import LostTaskError
 from federation.messages import REFUSED, Refusal, unpack
 from privacy.ledger import Ledger
 from privacy.ledger.entries import Refuse, RefuseData
@@ -63,6 +64,32 @@ def work(stop, places):
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     monkeypatch.setattr(answering, "AWAY_SECONDS", (0.001, 0.002))
+
+
+def test_a_request_that_was_lost_between_two_steps_has_the_supernode_begin_anew(work, places):
+    places.saved.write_text("{}")
+    task = FakeTask(message())
+    desk = work(FakeVault(), task, kept=LostTaskError())
+    assert desk.renewed == 1 and len(task.replies) == 1 and not places.saved.exists()
+
+
+def test_what_was_kept_waits_for_a_supernode_that_is_away(work, places):
+    places.saved.write_text("{}")
+    task = FakeTask(message())
+    desk = work(FakeVault(), kept=[AWAY, AWAY, task])
+    assert len(desk.resumed) == 3 and desk.renewed == 0 and len(task.replies) == 1 and not places.saved.exists()
+
+
+def test_nothing_that_is_left_to_answer_is_dropped(work, places):
+    places.saved.write_text("{}")
+    desk = work(FakeVault(), kept=None)
+    assert desk.renewed == 0 and not places.saved.exists()
+
+
+def test_how_far_a_reply_is_is_noted_before_and_after_it_is_handed_over(work):
+    task = FakeTask(message())
+    work(FakeVault(), task)
+    assert task.notes == ["replying", "replied"]
 
 
 def test_a_request_is_kept_before_it_is_answered_and_dropped_after(work, places):
@@ -281,3 +308,21 @@ def test_a_round_that_was_killed_after_the_release_gives_the_same_bytes_and_spen
         held = vault._ledger.reservation(spec.digest())
     lost, given = (task.replies[0].content["consilience"] for task in (first, second))
     assert dict(lost) == dict(given) and held.released["training"] == 1
+
+
+def test_a_request_of_which_the_vault_dies_at_every_start_is_given_up(work, places):
+    places.saved.write_bytes(b"kept")
+    places.saved.with_suffix(answering.TRIES).write_text(str(answering.MOST_TRIES))
+    vault = FakeVault()
+    desk = work(vault, kept=FakeTask(message()))
+    assert vault.asked == [] and desk.resumed == [] and desk.renewed == 1
+    assert not places.saved.exists() and not places.saved.with_suffix(answering.TRIES).exists()
+
+
+def test_starts_with_a_kept_request_are_counted_and_an_answer_ends_the_count(work, places):
+    places.saved.write_bytes(b"kept")
+    places.saved.with_suffix(answering.TRIES).write_text("damaged")
+    task = FakeTask(message())
+    desk = work(FakeVault(), kept=task)
+    assert len(task.replies) == 1 and desk.renewed == 0
+    assert not places.saved.exists() and not places.saved.with_suffix(answering.TRIES).exists()

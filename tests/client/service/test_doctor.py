@@ -12,6 +12,8 @@ from client.service.doctor import Surroundings, examine
 from client.service.standing import Standing, now, write_standing
 from client.unlock import unlock
 from federation.doctor import fail, good
+from federation.heads import origin_of
+from federation.note import Checkpoint, sign_checkpoint
 from federation.service_state import ChildState, ServiceState
 from privacy.ledger import Ledger
 from tests.client import vault_home
@@ -54,6 +56,15 @@ def bad(home, **changes):
 
 def test_a_node_that_is_well_only_does_not_run(home):
     assert set(bad(home)) == {("service", "warn")}
+
+
+def test_a_home_that_was_copied_before_others_signed_a_longer_ledger(town, home):
+    checkpoint = Checkpoint(origin_of(town.charter.federation, "alder"), 1000, "0" * 64)
+    (home.root / "witness" / "conflict.note").write_text(sign_checkpoint(unlock(home).identity, checkpoint))
+    [found] = find(home, "witness")
+    assert found.level == "fail" and "CSL-C532" in found.what and "older copy" in found.what
+    (home.root / "witness" / "conflict.note").write_text("no note")
+    assert "CSL-C531" in find(home, "witness")[0].what
 
 
 def test_a_contract_that_the_charter_declares_and_node_yaml_does_not_map(home):

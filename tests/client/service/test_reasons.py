@@ -16,6 +16,7 @@ FAILED = (
     "ERROR :     Exit Code: 305\nFailed to initialize the connection to the SuperLink.\n{}\n"
     "The SuperNode could not establish a connection to the SuperLink.\n"
 )
+HANDSHAKE = "ERROR :     SSL/TLS handshake error detected.\n"
 SSL = "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: {} (_ssl.c:1006)"
 
 
@@ -36,6 +37,13 @@ def failed(what):
         (1, START + "ERROR: [Errno 98] error while attempting to bind: address already in use\n", "runtime_port"),
         (1, "ERROR :  Exit Code: 302\nUnable to parse the private key file.\n", "node.key"),
         (0, START + "INFO :      SuperNode terminated gracefully.\n", "clock"),
+        (0, START + HANDSHAKE + SSL.format("certificate has expired") + "\n", "certificate renew"),
+        (
+            0,
+            START + HANDSHAKE + "[SSL: UNEXPECTED_EOF_WHILE_READING] EOF occurred (_ssl.c:1006)\n",
+            "could not be made",
+        ),
+        (0, START, "without an error"),
         (-9, START, "killed"),
         (1, "Traceback: something with canary-17\n", "its log says more"),
     ],
@@ -60,6 +68,9 @@ def test_a_worker_that_could_not_start_says_why_in_its_own_words(tmp_path):
     assert explain(WorkerExit.KEYS, "") == (
         "The vault's keys cannot be opened. CSL-P505  The passphrase is wrong. Give the right one."
     )
+    listed = failure.model_copy(update={"cause": "node.yaml has 1 problem:\n  line 4: contracts"})
+    write_standing(place, Standing(phase="failed", since=now(), pid=1, failure=listed))
+    assert "has 1 problem: line 4: contracts Give" in explain(WorkerExit.CONFIGURATION, "")
     assert "killed" in explain(-signal.SIGKILL, "")
     assert "CSL-P505" not in explain(1, "")
 

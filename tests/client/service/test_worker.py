@@ -91,7 +91,7 @@ def test_a_vault_that_opens_answers_and_closes_its_ledger(home, town, monkeypatc
     other = FakeTask(message("query.hello", town.hello()), app="0" * 64)
     seen = {}
 
-    def desk(port, secret):
+    def desk(port, secret, run):
         seen.update(port=port, secret=secret)
         return FakeDesk(stop, task, other)
 
@@ -128,7 +128,7 @@ def test_its_metrics_say_what_it_did(home, town, monkeypatch):
             ("query.odd", town.hello()),
         )
     ]
-    monkeypatch.setattr(worker, "SuperNodeDesk", lambda port, secret: FakeDesk(stop, *tasks))
+    monkeypatch.setattr(worker, "SuperNodeDesk", lambda port, secret, run: FakeDesk(stop, *tasks))
     monkeypatch.setattr(worker, "VaultMetrics", Kept)
     assert run(home, stop) == WorkerExit.STOPPED
     text = generate_latest(made[0].registry).decode()

@@ -39,7 +39,7 @@ def test_it_verifies_the_link_and_writes_no_log_of_who_asked():
         "proxy_ssl_name localhost;",
         "access_log off;",
         "proxy_next_upstream off;",
-        "client_max_body_size 256m;",
+        "client_max_body_size 128m;",
     ):
         assert line in text
     assert text.count("proxy_pass") == 1 and text.count("{") == text.count("}")
