@@ -13,7 +13,7 @@ help:
 	@echo "make test    every fast test"
 	@echo "make e2e     tests that start real processes"
 	@echo "make lint    style, types and import contracts"
-	@echo "make bench   every benchmark (about an hour)"
+	@echo "make bench   every benchmark (hours)"
 	@echo "make clean   removes the virtual environment and what was built"
 
 $(READY): constraints.txt pyproject.toml
@@ -51,10 +51,11 @@ bench: $(READY)
 	$(BIN)/python benchmarks/accounting.py
 	$(BIN)/python benchmarks/ledger.py
 	$(BIN)/python benchmarks/rounds.py
-	$(BIN)/python benchmarks/rounds.py --nodes 24 --rounds 50 --state sqlite --poll 0.5
 	$(BIN)/python benchmarks/rounds.py --nodes 3 --rounds 200
+	$(BIN)/python benchmarks/endurance.py
 	$(BIN)/python benchmarks/soak.py
 	$(BIN)/python benchmarks/quality.py
+	$(BIN)/python benchmarks/rounds.py --nodes 24 --rounds 50 --state sqlite --poll 0.5
 
 clean:
 	rm -rf $(VENV) out build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .coverage

@@ -43,7 +43,7 @@ from federation.leash import leashed
 from federation.messages import TrainRelease, TrainRequest, dump_tensors, pack, read_tensors, unpack
 from federation.signing import public_hex
 from server.certificates import create_authority, issue_server
-from server.exchange import Failure, send, size_of, sort_replies
+from server.exchange import Failure, send, sort_replies
 
 WORKER = Path(__file__).with_name("echo_worker.py").resolve()
 STUDY = "5" * 64
@@ -182,12 +182,10 @@ def online(control: Control) -> int:
 
 @dataclass(frozen=True)
 class Round:
-    """Seconds from building the requests to having checked the last answer, replies lost, and bytes of all requests and of all replies."""
+    """Seconds from building the requests to having checked the last answer, and replies lost."""
 
     seconds: float
     lost: int
-    asked_bytes: int
-    answered_bytes: int
 
 
 class Loopback:
@@ -239,7 +237,7 @@ class Loopback:
         seconds = time.perf_counter() - begun
         if good < len(requests):
             self.processes.check()
-        return Round(seconds, len(requests) - good, size_of(requests), size_of(replies))
+        return Round(seconds, len(requests) - good)
 
     def identify(self) -> None:
         """Make this process speak for this federation's run, where it has several."""

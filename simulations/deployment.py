@@ -263,7 +263,7 @@ class Deployment:
         party.run("node", "check", "--home", "home")
 
     def start(self) -> None:
-        """Start the coordinator's and every institution's service, and wait until all nodes are registered and on line.
+        """Start the coordinator's and every institution's service, and wait until all their processes are up.
 
         Raises
         ------
@@ -278,7 +278,7 @@ class Deployment:
             if time.monotonic() > end:
                 raise FederationError(
                     "CSL-M131",
-                    f"Not every node was on line within {START_SECONDS:g} seconds.",
+                    f"Not every process was up within {START_SECONDS:g} seconds.",
                     f"See service.out and home/logs under {self.root}.",
                 )
             time.sleep(1.0)
@@ -294,7 +294,7 @@ class Deployment:
                 return False
         return True
 
-    def study(self, draft: StudyDraft) -> dict[str, Any]:
+    def study(self, draft: StudyDraft, seconds: float = STUDY_SECONDS) -> dict[str, Any]:
         """Propose a study, run it to its end, and return the row that the coordinator's list shows of it.
 
         Raises
@@ -305,12 +305,14 @@ class Deployment:
         desk = self.coordinator
         write_yaml(desk.folder / "study.yaml", draft, draft.title)
         desk.run("coordinator", "study", "propose", "study.yaml", "--home", "home")
-        desk.run("coordinator", "study", "start", draft.name, "--home", "home", "--watch", seconds=STUDY_SECONDS)
+        desk.run("coordinator", "study", "start", draft.name, "--home", "home", "--watch", seconds=seconds)
         rows: list[dict[str, Any]] = desk.json("coordinator", "study", "list", "--home", "home")
         row = next(item for item in rows if item["study"] == draft.name)
         if row["state"] != "finished":
             raise FederationError(
-                "CSL-M132", f"The study {draft.name} did not finish: {row['reason']}", "See the coordinator's log."
+                "CSL-M132",
+                f"The study {draft.name} did not finish: {row['reason']}",
+                "See home/logs of the coordinator.",
             )
         return row
 

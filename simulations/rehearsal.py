@@ -42,11 +42,8 @@ def rehearse(out: Path, cache: Path, configs: Path, members: int, rounds: int, s
     FederationError
         CSL-M130 to CSL-M132 when a command fails, a service does not start, or the study does not finish.
     """
-    draft = short(load_draft(configs, STUDY), rounds, members)
-    contract = load_yaml(configs / "contracts" / f"{draft.contract}.yaml", FeatureContract)
-    fetch(cache, sets=[item for item in CATALOGUE if item.name == DATA], say=say)
-    frame = datasets.bank_full(cache)
-    foundings = [Founding(site, datasets.of_site(frame, site), contract, draft) for site in BANKS[:members]]
+    foundings = banks(cache, configs, members, rounds, say)
+    draft = foundings[0].draft
     fresh(out)
     clock = _Stopwatch()
     with Deployment(out, foundings, say) as deployment:
@@ -64,6 +61,15 @@ def rehearse(out: Path, cache: Path, configs: Path, members: int, rounds: int, s
         clock.mark("looking")
     clock.mark("stopping")
     return Rehearsal(str(out), row, shares, clock.seconds)
+
+
+def banks(cache: Path, configs: Path, members: int, rounds: int, say: Callable[[str], None]) -> list[Founding]:
+    """Return so many banks with their rows, and the study that they are for. Raises as `rehearse`."""
+    draft = short(load_draft(configs, STUDY), rounds, members)
+    contract = load_yaml(configs / "contracts" / f"{draft.contract}.yaml", FeatureContract)
+    fetch(cache, sets=[item for item in CATALOGUE if item.name == DATA], say=say)
+    frame = datasets.bank_full(cache)
+    return [Founding(site, datasets.of_site(frame, site), contract, draft) for site in BANKS[:members]]
 
 
 class _Stopwatch:

@@ -36,8 +36,8 @@ def start(home: HomeOption = HERE) -> None:
 
     For operators; a service manager runs it (configs/deploy). Nothing of it
     listens beyond 127.0.0.1. What dies is started again, with pauses that
-    grow to half a minute. Logs are lines of JSON, free of customers' data,
-    here and under logs/.
+    grow to five seconds. Logs hold no customers' data; they lie
+    under logs/.
     """
     place = home_at(home)
     require_for(place, "node start")

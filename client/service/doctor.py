@@ -123,7 +123,13 @@ def _ledger(home: Home, today: date) -> list[Finding]:
     findings = [good("ledger", f"{found.head.size} entries, each checked."), _policy(policy, today)]
     if exhausted:
         nothing = "Restored from a copy that may lack entries: nothing remains to spend."
-        findings.append(fail("budget", nothing, "Let officers bring a new policy into force; see docs/ledger.md."))
+        findings.append(
+            fail(
+                "budget",
+                nothing,
+                "It does not come back; docs/officer.md says how to go on.",
+            )
+        )
     return findings
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 from flwr.common import constant
+from flwr.supercore.error import ApiErrorCode
+from flwr.supercore.exit import ExitCode
 from flwr.supercore.inflatable import inflatable_utils
 from flwr.superlink.routers.control import router as control_router
 from flwr.superlink.routers.fleet import node_auth
@@ -16,7 +18,7 @@ from flwr.superlink.routers.fleet.router import router as fleet_router
 from flwr.supernode import start_client_internal
 
 from federation.errors import FederationError, IntegrityError, OfflineError
-from federation.flower import backoff, commands, supernode
+from federation.flower import backoff, commands, printed, supernode
 from federation.flower.errors import UNREACHABLE, explain, is_gone
 from federation.flower.version import FLOWER, check_version
 
@@ -131,3 +133,22 @@ def test_a_link_that_is_away_and_one_that_refuses_are_told_apart():
     assert isinstance(explain(httpx.ConnectError("x"), "a:1"), OfflineError)
     assert isinstance(explain(refused, "a:1"), FederationError)
     assert is_gone(refused) and not is_gone(httpx.ConnectError("x"))
+
+
+def test_what_a_supernode_prints_is_what_is_looked_for():
+    names = ("flwr.supercore.retry.http_retry", "flwr.supernode.start_client_internal")
+    text = "".join(inspect.getsource(importlib.import_module(name)) for name in names)
+    for phrase in (printed.TLS_FAILED, printed.ENDED, printed.RETRIES, *printed.CONNECTED):
+        assert phrase in text
+    assert 'f"[code: {flower_error.code}]' in inspect.getsource(
+        importlib.import_module("flwr.supernode.fleet_http_connection")
+    )
+    assert printed.NOT_LET_IN == f"[code: {int(ApiErrorCode.FLEET_NODE_ACTIVATION_FAILED)}]"
+    codes = {
+        printed.KEY_INVALID: ExitCode.SUPERNODE_NODE_AUTH_KEY_INVALID,
+        printed.SECRET_UNREADABLE: ExitCode.SUPEREXEC_AUTH_SECRET_LOAD_FAILED,
+        printed.ADDRESS_INVALID: ExitCode.COMMON_ADDRESS_INVALID,
+        printed.VERSIONS_DIFFER: ExitCode.RUNTIME_VERSION_INCOMPATIBLE,
+    }
+    assert all(phrase == f"Exit Code: {code}" for phrase, code in codes.items())
+    assert "Exit Code: " in inspect.getsource(importlib.import_module("flwr.supercore.exit.exit"))
