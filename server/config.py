@@ -63,7 +63,8 @@ class CoordinatorConfig(Document):
         Where the link listens, on 127.0.0.1.
     proxy, listen:
         `nginx` stands before the link, lets institutions through to the fleet's paths and nothing else, and listens at `listen`; by default
-        at the address' port on all interfaces, or on 127.0.0.1 where the address is this machine. `none` where everybody is on this
+        at the address' port on all interfaces (those of IPv6 alone where the address is one), or on 127.0.0.1 where the address is
+        this machine. `none` where everybody is on this
         machine, or where a proxy of your own does the same.
     memory_state:
         Whether the link keeps its state in memory: faster, but a restart of the link ends the running studies, which then go on
@@ -106,7 +107,7 @@ class CoordinatorConfig(Document):
             return self.listen
         host, port = split_address(self.address)
         if not is_loopback(host):
-            return f"0.0.0.0:{port}"
+            return f"[::]:{port}" if ":" in host else f"0.0.0.0:{port}"
         return self.address if is_ip(host) else f"127.0.0.1:{port}"
 
     def hosts(self) -> tuple[str, ...]:

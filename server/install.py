@@ -1,5 +1,6 @@
 """A new coordinator: its folders, its identity, its authority and the server's certificate, each made once and never over what exists."""
 
+import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -50,7 +51,7 @@ def install(
     ------
     StorageError
         CSL-S110 when a coordinator lives there, or an earlier try was cut off by force; CSL-S112 when the folders cannot be made;
-        CSL-F301 when a file cannot be written.
+        CSL-S125 while another call makes the same home; CSL-F301 when a file cannot be written.
     DocumentError
         CSL-P503, CSL-P504 for a missing or short passphrase.
     """
@@ -63,13 +64,7 @@ def install(
         home.server_file,
         home.config_file,
     )
-    there = [path for path in files if path.exists() or path.is_symlink()]
-    if there:
-        raise StorageError(
-            "CSL-S110",
-            f"{home.root} is a coordinator's home already, whole or in part: it holds {there[0].relative_to(home.root)}.",
-            "Choose another folder; or, where no charter names its keys yet, delete keys/ and tls/ and try again.",
-        )
+    _check_untouched(home, files)  # before any folder is made
     with _undone_on_failure(home, files):
         identity = create_identity(
             home.identity_key, passphrase=passphrase, allow_plain=config.plain_keys, random=random
@@ -89,22 +84,66 @@ def install(
         return Installed(public_hex(identity), facts_of(authority.certificate), facts_of(server))
 
 
+def _check_untouched(home: CoordinatorHome, files: tuple[Path, ...]) -> None:
+    there = [path for path in files if path.exists() or path.is_symlink()]
+    if there:
+        raise StorageError(
+            "CSL-S110",
+            f"{home.root} is a coordinator's home already, whole or in part: it holds {there[0].relative_to(home.root)}.",
+            "Choose another folder; or, where no charter names its keys yet, delete keys/ and tls/ and try again.",
+        )
+
+
 @contextmanager
 def _undone_on_failure(home: CoordinatorHome, files: tuple[Path, ...]) -> Iterator[None]:
-    """Make the folders; when anything fails, remove the files and those of the folders that were not there before."""
+    """Make the folders; when anything fails, remove the files and those of the folders that were not there before.
+
+    Only one call at a time comes to that point, and only in a home without any of the files: so those that lie there then are its own.
+    """
     made: list[Path] = []
     try:
-        for folder in (*reversed(home.root.absolute().parents), home.root, *(home.root / name for name in FOLDERS)):
+        for folder in (*reversed(home.root.absolute().parents), home.root):
             _make(folder, made)
-        yield
+        with _alone(home):
+            _check_untouched(home, files)  # again: another call may have finished since
+            try:
+                for name in FOLDERS:
+                    _make(home.root / name, made)
+                yield
+            except BaseException:
+                for path in files:
+                    with suppress(OSError):  # the first fault is the one to be told
+                        path.unlink(missing_ok=True)
+                raise
     except BaseException:
-        for path in files:
-            with suppress(OSError):  # the first fault is the one to be told
-                path.unlink(missing_ok=True)
         for folder in reversed(made):
             with suppress(OSError):  # somebody put something there meanwhile: it stays
                 folder.rmdir()
         raise
+
+
+@contextmanager
+def _alone(home: CoordinatorHome) -> Iterator[None]:
+    """Hold the home's folder for this call alone; a folder that another call has just removed is no home any more."""
+    try:
+        descriptor = os.open(home.root, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise _not_made(home.root, error) from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held = os.path.samestat(home.root.stat(), os.fstat(descriptor))
+        except (BlockingIOError, FileNotFoundError):
+            held = False
+        except OSError as error:  # a file system without locks
+            raise _not_made(home.root, error) from error
+        if not held:
+            raise StorageError(
+                "CSL-S125", f"Another call is just making {home.root}.", "Wait for it, and look at what it says."
+            )
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _make(folder: Path, made: list[Path]) -> None:
@@ -113,8 +152,14 @@ def _make(folder: Path, made: list[Path]) -> None:
             folder.mkdir(mode=0o700)
             made.append(folder)
     except OSError as error:
-        raise StorageError(
-            "CSL-S112",
-            f"{folder} cannot be made: {error.strerror}.",
-            "Correct the path, or the rights of the folder above.",
-        ) from error
+        if isinstance(error, FileExistsError) and folder.is_dir():
+            return  # another call was faster
+        raise _not_made(folder, error) from error
+
+
+def _not_made(folder: Path, error: OSError) -> StorageError:
+    return StorageError(
+        "CSL-S112",
+        f"{folder} cannot be made: {error.strerror}.",
+        "Correct the path, or the rights of the folder above.",
+    )

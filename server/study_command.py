@@ -1,6 +1,7 @@
 """`consilience coordinator study`: check and propose drafts, start, watch and stop studies, list them."""
 
 import json
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,9 +19,11 @@ from federation.service_state import is_running
 from federation.study import StudyDraft, Training
 from server.derivation import derive_training
 from server.desk import HERE, HomeOption, JsonOption, home_at, print_json
+from server.events import Delivered, Published
 from server.home import CoordinatorHome
 from server.journal import read_journal
 from server.planning import check_draft, declared_sizes
+from server.registry import Registry
 from server.service.studies import StudyBook, StudyRecord
 from server.story import Story, told
 from server.watch import watch
@@ -74,7 +77,11 @@ def propose(file: DraftFile, home: HomeOption = HERE, as_json: JsonOption = Fals
             f"The study {draft.name} is not finished, and {file} is another draft than the one it was begun with.",
             "Give the new draft another name; or stop the study and delete its file under checkpoints/, which gives it up.",
         )
+    another = _differs(place, draft)
+    # the draft first: a crash in between then leaves a study that asks for --again, and not one that costs budget unasked
     atomic_write(kept, content)
+    if another:
+        StudyBook(place.root).forget_delivered(draft.name)
     result = {"study": draft.name, "members": sizes, "plan": training.model_dump(mode="json"), "file": str(kept)}
     if as_json:
         print_json(result)
@@ -121,10 +128,11 @@ def start(
     _plan(place, draft)
     book = StudyBook(place.root)
     known = book.read(name)
-    if known is not None and known.state == "finished" and not again:
+    done = None if again else _finished_model(place, book, name)
+    if done is not None:
         raise FederationError(
             "CSL-S804",
-            f"The study {name} is finished: its model is {known.delivered}.",
+            f"The study {name} is finished: its model is {done}.",
             "To learn anew, from today's data, add --again: every institution then pays from its budget once more.",
         )
     runs_already = known is not None and known.wanted == "running" and not known.over
@@ -205,6 +213,41 @@ def _is_begun(place: CoordinatorHome, name: str) -> bool:
     record = StudyBook(place.root).read(name)
     wanted = record is not None and record.wanted == "running"
     return wanted or (place.root / "checkpoints" / f"{name}.checkpoint").exists()
+
+
+def _differs(place: CoordinatorHome, draft: StudyDraft) -> bool:
+    """Whether the draft kept under this name says something else; one that is gone or damaged says nothing."""
+    try:
+        return place.draft(draft.name) != draft
+    except DocumentError:
+        return False
+
+
+def _finished_model(place: CoordinatorHome, book: StudyBook, name: str) -> str | None:
+    """Return the model of a finished study; None where `start` begins a first one or goes on with one.
+
+    Where the record is lost and no checkpoint says that there is something to go on with, journal and registry tell.
+    """
+    known = book.read(name)
+    if known is not None:
+        return (known.delivered or "in the registry") if known.state == "finished" else None
+    if _is_begun(place, name):
+        return None
+    models = [
+        found for found in Registry(place.registry).names() if re.fullmatch(rf"{re.escape(name)}-[0-9a-f]{{12}}", found)
+    ]
+    return ", ".join(models) or _delivered_model(book.journal(name))
+
+
+def _delivered_model(path: Path) -> str | None:
+    """Return the last model that a journal says was delivered."""
+    published = delivered = None
+    for line in read_journal(path) if path.exists() else ():
+        if isinstance(line.event, Published):
+            published = line.event.name
+        elif isinstance(line.event, Delivered):
+            delivered = published or "no longer named"
+    return delivered
 
 
 def _drafts(place: CoordinatorHome) -> list[str]:

@@ -123,6 +123,9 @@ class Worker:
             except LINK_ERRORS as error:
                 self._away(error)
                 continue
+            except LostTaskError:
+                self._renew("a request cannot be read, and the SuperNode begins anew")
+                continue
             self._back()
             if task is None:
                 self._vault.tidy()
@@ -145,7 +148,7 @@ class Worker:
             except ConsilienceError as error:
                 logger.warning("the kept request cannot be read, and is dropped: %s", error)
             except LostTaskError:
-                log_event(logger, "the SuperNode waits for what is lost, and begins anew", told=self._desk.renew())
+                self._renew("the SuperNode waits for what is lost, and begins anew")
             break
         else:
             return
@@ -172,9 +175,14 @@ class Worker:
                 logger.warning("the starts with a kept request cannot be counted: %s", error)
             return False
         log_event(logger, "a request is given up, of which the vault died at each start", starts=count)
-        self._drop()
-        self._desk.renew()
+        self._renew("the SuperNode begins anew without it")
         return True
+
+    def _renew(self, why: str) -> None:
+        """Have the SuperNode started again, which then waits for nothing; the coordinator asks again, and gets the kept reply."""
+        self._drop()
+        log_event(logger, why, severity=logging.WARNING, told=self._desk.renew())
+        self._stop.wait(AWAY_SECONDS[0])
 
     def _handle(self, task: Task) -> None:
         started = self._clock()
@@ -213,6 +221,9 @@ class Worker:
                     replied = True
                     self._note(task, "replied")
                 task.finish(True)
+                return True
+            except LostTaskError:
+                self._renew("the reply may have arrived or not, and the SuperNode begins anew")
                 return True
             except LINK_ERRORS as error:
                 if is_gone(error) or self._clock() >= until:

@@ -13,7 +13,8 @@ from flwr.app import Message
 from client.service.paths import RENEWED, SUPERNODE
 from federation.errors import StorageError
 from federation.files import atomic_write
-from federation.flower.tasks import ClientTask, TaskDesk, note_task
+from federation.flower.errors import LINK_ERRORS, is_gone
+from federation.flower.tasks import ClientTask, LostTaskError, TaskDesk, note_task
 from federation.supervise import read_service
 
 logger = logging.getLogger("consilience.vault.worker")
@@ -56,7 +57,15 @@ class SuperNodeDesk:
         self._desk = TaskDesk(self._address, None, secret, "client")
 
     def take(self, saved: Path) -> Task | None:
-        """Return the oldest waiting request, or None; that it was taken is kept in `saved` before it is read. Raises LINK_ERRORS."""
+        """Return the oldest waiting request, or None; that it was taken is kept in `saved` before it is read.
+
+        Raises
+        ------
+        LINK_ERRORS
+            When the SuperNode is away.
+        LostTaskError
+            When it has handed over a request that cannot be read: it would wait for the answer for ever.
+        """
         claim = self._desk.acquire()
         if claim is None:
             return None
@@ -64,7 +73,12 @@ class SuperNodeDesk:
             note_task(saved, "taken", claim.token)
         except StorageError as error:
             logger.warning("that a request was taken could not be kept: %s", error)
-        return ClientTask.open(self._address, None, claim.token)
+        try:
+            return ClientTask.open(self._address, None, claim.token)
+        except LINK_ERRORS as error:
+            if is_gone(error):  # the SuperNode was started anew: nobody waits
+                raise
+            raise LostTaskError from error
 
     def resume(self, saved: Path) -> Task | None:
         """Return the request that a killed worker had, or None. Raises StorageError CSL-F333, LostTaskError and LINK_ERRORS."""
@@ -86,6 +100,7 @@ class SuperNodeDesk:
             for _ in range(round(RENEW_SECONDS / _PAUSE)):
                 time.sleep(_PAUSE)
                 os.kill(pids[0], 0)
+            os.kill(pids[0], signal.SIGKILL)
         return True
 
     def close(self) -> None:

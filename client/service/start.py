@@ -31,7 +31,6 @@ _PASSED = frozenset(
     | {"HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "NO_PROXY", "no_proxy", "NOTIFY_SOCKET"}
 )
 _PASSED_PREFIXES = ("LC_", "PYTHON")
-_SAFE = {"PYTHONSAFEPATH": "1"}  # no code from the folder in which the node was started
 # The link lets a SuperNode that was killed in again about a minute later: it is asked often, so that no half a minute is lost on top.
 PACE = Pace(longest=5.0)
 Explain = Callable[[int, str], str]
@@ -82,7 +81,7 @@ def children(
 ) -> tuple[Child, ...]:
     """Return the node's two processes; `variables` are for the vault worker alone, beside those of the supervisor."""
     run = home.folder("run").resolve()
-    quiet = environment(run / FLOWER) | _SAFE
+    quiet = environment(run / FLOWER)
     command = supernode_command(
         link=node.service.link or link_of(charter).address,
         authority=run / AUTHORITY,

@@ -7,12 +7,13 @@ LINK_CALL = "from flwr.superlink.cli.flower_superlink import flower_superlink; f
 
 
 def environment(flower_home: Path) -> dict[str, str]:
-    """Return the variables that keep Flower's processes quiet and apart: no telemetry, no update check, a folder of their own."""
+    """Return the variables that keep Flower's processes quiet and apart: no telemetry, no update check, own folder, own code."""
     return {
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
         "FLWR_HOME": str(flower_home),
         "PYTHONUNBUFFERED": "1",
+        "PYTHONSAFEPATH": "1",  # no code from the folder in which somebody starts it
     }
 
 

@@ -6,31 +6,60 @@ from types import TracebackType
 from typing import Self
 
 import httpx
-from flwr.app import Message
+from flwr.app import Error, Message, RecordDict
+from flwr.app.message import make_message
 from flwr.common.constant import SubStatus
-from flwr.common.serde import run_from_proto
-from flwr.proto.runtime_pb2 import PullTaskInputRequest, PushTaskOutputRequest
+from flwr.common.serde import message_from_proto, run_from_proto
+from flwr.proto.message_pb2 import Message as ProtoMessage
+from flwr.proto.message_pb2 import ObjectTree
+from flwr.proto.runtime_pb2 import PullAppMessagesRequest, PullTaskInputRequest, PushTaskOutputRequest
 from flwr.serverapp import Grid
 from flwr.supercore.inflatable.inflatable_utils import ObjectPushError
 from flwr.supercore.retry import RetryInvoker, exponential
 from flwr.superlink.grid import HttpGrid
 
 from federation.flower.backoff import shorten_backoff
-from federation.flower.errors import is_gone
+from federation.flower.errors import APP_FAILED, is_gone
 from federation.flower.local import identify
+from federation.flower.reading import MissingPiecesError, read
 from federation.flower.tasks import Heartbeat, open_client
 
 logger = logging.getLogger("consilience.flower")
 MAX_RETRY_SECONDS = 5
 PUSHES = 5
+READ_SECONDS = 30.0
+"""How long the pieces of a reply may follow its head: 14 MiB at 4 megabits a second."""
 
 
 class PatientGrid(HttpGrid):
-    """Flower's grid, which begins a push anew when the link has taken a piece and its answer was lost.
+    """Flower's grid, which reads replies with care, and begins a push anew when the link has taken a piece and its answer was lost.
 
     A call that is repeated after a lost answer is refused there, since the link waits for that piece no longer. Pushing the same messages
     again is harmless: the link knows them by their ids, and asks only for the pieces that it lacks.
     """
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Pull replies. What a member packed is bounded and may be anything: what cannot be read is an error, and nobody else's loss.
+
+        Raises LINK_ERRORS.
+        """
+        found = self._runtime_client.PullMessages(PullAppMessagesRequest(message_ids=list(message_ids)))
+        return [
+            self._read(head, tree) for head, tree in zip(found.messages_list, found.message_object_trees, strict=True)
+        ]
+
+    def _read(self, head: ProtoMessage, tree: ObjectTree) -> Message:
+        metadata = message_from_proto(head).metadata  # what the link has checked
+        try:
+            found = read(self._runtime_client, tree, self.node, self.run.run_id, READ_SECONDS)
+        except MissingPiecesError:
+            found = None
+        if isinstance(found, RecordDict):
+            message = make_message(metadata, found)
+        else:
+            message = make_message(metadata, error=found or Error(code=APP_FAILED, reason=""))
+        message.metadata.__dict__["_message_id"] = head.metadata.message_id
+        return message
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Push messages. Raises LINK_ERRORS, and Flower's ObjectPushError after five attempts."""

@@ -37,11 +37,9 @@ from flwr.supercore.inflatable.inflatable_object import (
     no_object_id_recompute,
 )
 from flwr.supercore.inflatable.inflatable_protobuf_utils import (
-    make_confirm_message_received_fn_protobuf,
-    make_pull_object_fn_protobuf,
     make_push_object_fn_protobuf,
 )
-from flwr.supercore.inflatable.inflatable_utils import pull_and_inflate_object_from_tree, push_objects
+from flwr.supercore.inflatable.inflatable_utils import ObjectPushError, push_objects
 from flwr.supercore.interceptors import (
     RuntimeTokenHttpInterceptor,
     RuntimeVersionHttpInterceptor,
@@ -51,17 +49,21 @@ from flwr.supercore.runtime import RuntimeHttpClient
 
 from federation.errors import StorageError
 from federation.files import atomic_write
-from federation.flower.backoff import FIRST_SECONDS, LONGEST_SECONDS
 from federation.flower.errors import LINK_ERRORS, is_gone
 from federation.flower.local import identify
-from federation.logs import where
+from federation.flower.reading import MissingPiecesError, read
 
 logger = logging.getLogger("consilience.flower")
 Kind = Literal["client", "server"]
-_TYPES: dict[Kind, str] = {"client": TaskType.CLIENT_APP, "server": TaskType.SERVER_APP}
+_TYPES: dict[Kind, tuple[str, ...]] = {
+    # A link that calls a run an agent's would otherwise have the SuperNode wait for ever: nobody else takes such a task.
+    "client": (TaskType.CLIENT_APP, TaskType.AGENT_APP),
+    "server": (TaskType.SERVER_APP,),
+}
 _COMPONENTS: dict[Kind, str] = {"client": "flwr-clientapp", "server": "flwr-serverapp"}
 _ACQUIRE = frozenset({"/flwr.proto.Runtime/AcquireTask"})
 HEARTBEAT_SECONDS = 10.0
+READ_SECONDS = 30.0
 Stage = Literal["taken", "held", "replying", "replied"]
 """How far a worker is with a task: it has the right to it, has read it, begins to hand over the reply, has handed it over."""
 
@@ -104,7 +106,7 @@ class TaskDesk:
         LINK_ERRORS
             When the Runtime API is away, or refuses the secret.
         """
-        found = self._client.AcquireTask(AcquireTaskRequest(supported_task_types=[_TYPES[self._kind]]))
+        found = self._client.AcquireTask(AcquireTaskRequest(supported_task_types=_TYPES[self._kind]))
         if not (found.HasField("task") and found.token):
             return None
         return Claim(found.token, found.task.task_id, found.task.run_id, self._kind)
@@ -253,7 +255,27 @@ class ClientTask:
             raise LostTaskError from error
 
     def reply(self, message: Message) -> None:
-        """Hand the reply to the SuperNode. Raises LINK_ERRORS."""
+        """Hand the reply to the SuperNode.
+
+        Raises
+        ------
+        LINK_ERRORS
+            When nothing of it was handed over, because nobody listens, or nobody waits for it any more.
+        LostTaskError
+            When it may have arrived, in part or whole: a second one would stand before the next.
+        """
+        try:
+            self._push(message)
+        except httpx.ConnectError:
+            raise
+        except ObjectPushError as error:
+            raise LostTaskError from error
+        except LINK_ERRORS as error:
+            if is_gone(error):
+                raise
+            raise LostTaskError from error
+
+    def _push(self, message: Message) -> None:
         message.metadata.__dict__["_message_id"] = message.object_id
         head = message_to_proto(remove_content_from_message(message))
         with no_object_id_recompute():
@@ -291,20 +313,12 @@ class ClientTask:
 def _content(client: RuntimeHttpClient, tree: ObjectTree, node: Node, run_id: int) -> RecordDict:
     """Return what a message carries: nothing, which a vault refuses like all else, where the coordinator packed what is no message."""
     try:
-        message = pull_and_inflate_object_from_tree(
-            tree,
-            make_pull_object_fn_protobuf(client.PullObject, node, run_id),
-            make_confirm_message_received_fn_protobuf(client.ConfirmMessageReceived, node, run_id),
-            return_type=Message,
-            initial_backoff=FIRST_SECONDS,
-            backoff_cap=LONGEST_SECONDS,
-        )
-    except LINK_ERRORS:
-        raise
-    except Exception as error:  # noqa: BLE001 - a stranger chose the bytes, and each kind of object fails in ways of its own
-        logger.warning("a message that cannot be read: %s", where(error))
-        return RecordDict()
-    return message.content if message.has_content() else RecordDict()
+        found = read(client, tree, node, run_id, READ_SECONDS)
+    except MissingPiecesError as error:
+        # So a SuperNode leaves a message whose run was stopped while it fetched it: it does not wait for the answer, and would take it
+        # for the next message's.
+        raise LostTaskError from error
+    return found if isinstance(found, RecordDict) else RecordDict()
 
 
 def note_task(path: Path, stage: Stage, token: str, **more: str | int) -> None:

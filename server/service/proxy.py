@@ -14,7 +14,14 @@ FLEET = "^/v1/fleet/[a-z]+(-[a-z]+)*$"
 FOLDER = "nginx"
 """Under the run folder: nginx's prefix, where all that it writes lies."""
 FILE = "nginx.conf"
+PUSH = "/v1/fleet/push-object"
+"""The one path on which nodes send something large: the objects that their answers consist of."""
 LARGEST_MESSAGE_MIB = 128
+LARGEST_BODY_MIB = LARGEST_MESSAGE_MIB + 2
+"""A message with what travels around it."""
+LARGE_BODIES = 64
+LARGE_BODIES_OF_ONE = 16
+"""How many bodies may arrive on that path at once, from all senders and from one."""
 _ODD = set("\"'\\{};$\n\r")
 
 _PAGE = """\
@@ -46,6 +53,8 @@ http {{
     }}
 
     limit_conn_zone $binary_remote_addr zone=senders:1m;
+    limit_conn_zone $binary_remote_addr zone=pushers:1m;
+    limit_conn_zone $server_name zone=bodies:1m;
 
     upstream link {{
         server 127.0.0.1:{link_port};
@@ -62,9 +71,9 @@ http {{
         ssl_session_cache shared:tls:4m;
         ssl_session_tickets off;
 
-        # A message of {largest} MiB, with what travels around it. Bodies are read whole before the link sees the request, so
-        # that a slow sender holds a file here and not a worker there.
-        client_max_body_size {largest}m;
+        # Bodies are read whole before the link sees the request, so that a slow sender holds a file here and not a worker there.
+        # The link checks signatures, and so after that: until then a body is a stranger's, and only few of them may be large.
+        client_max_body_size 1m;
         client_body_buffer_size 256k;
         client_header_timeout 15s;
         client_body_timeout 60s;
@@ -73,31 +82,41 @@ http {{
         keepalive_requests 100000;
         limit_conn senders 256;
 
-        location ~ ^/v1/fleet/ {{
-            if ($fleet = 0) {{
-                return 404;
-            }}
-            if ($request_method != POST) {{
-                return 404;
-            }}
+        # What follows holds for every location, and before one is chosen.
+        if ($fleet = 0) {{
+            return 404;
+        }}
+        if ($request_method != POST) {{
+            return 404;
+        }}
+        proxy_http_version 1.1;
+        proxy_set_header Connection "";
+        proxy_set_header Host localhost;
+        proxy_set_header X-Forwarded-For "";
+        proxy_set_header X-Forwarded-Proto "";
+        proxy_set_header Forwarded "";
+        proxy_ssl_verify on;
+        proxy_ssl_verify_depth 1;
+        proxy_ssl_trusted_certificate "{authority}";
+        proxy_ssl_name localhost;
+        proxy_ssl_protocols TLSv1.2 TLSv1.3;
+        proxy_ssl_session_reuse on;
+        proxy_connect_timeout 5s;
+        proxy_send_timeout 60s;
+        proxy_read_timeout 120s;
+        proxy_next_upstream off;         # nothing is sent twice
+        proxy_max_temp_file_size {largest}m;
+
+        location = {push} {{
+            client_max_body_size {largest}m;
+            limit_conn bodies {bodies};        # from all senders together
+            limit_conn pushers {pushes};       # from one
+            limit_conn senders 256;      # again: the server's counts only where a location has none of its own
             proxy_pass https://link;
-            proxy_http_version 1.1;
-            proxy_set_header Connection "";
-            proxy_set_header Host localhost;
-            proxy_set_header X-Forwarded-For "";
-            proxy_set_header X-Forwarded-Proto "";
-            proxy_set_header Forwarded "";
-            proxy_ssl_verify on;
-            proxy_ssl_verify_depth 1;
-            proxy_ssl_trusted_certificate "{authority}";
-            proxy_ssl_name localhost;
-            proxy_ssl_protocols TLSv1.2 TLSv1.3;
-            proxy_ssl_session_reuse on;
-            proxy_connect_timeout 5s;
-            proxy_send_timeout 60s;
-            proxy_read_timeout 120s;
-            proxy_next_upstream off;     # nothing is sent twice
-            proxy_max_temp_file_size {largest}m;
+        }}
+
+        location ~ ^/v1/fleet/ {{
+            proxy_pass https://link;
         }}
 
         location / {{
@@ -130,7 +149,10 @@ def render(config: CoordinatorConfig, home: Path) -> str:
         certificate=folder / "server.pem",
         key=folder / "server.key",
         authority=folder / "ca.pem",
-        largest=LARGEST_MESSAGE_MIB,
+        largest=LARGEST_BODY_MIB,
+        push=PUSH,
+        bodies=LARGE_BODIES,
+        pushes=LARGE_BODIES_OF_ONE,
     )
 
 

@@ -47,7 +47,8 @@ class StudyRecord(Document):
     retry_at:
         Not before this time (seconds of the epoch).
     delivered:
-        The published model, once every member was offered it: from then on the study has nothing left to ask.
+        The published model, once every member was offered it: from then on the study has nothing left to ask, until another draft
+        takes its place.
     """
 
     format: Literal["consilience-study-state-1"] = "consilience-study-state-1"
@@ -115,7 +116,8 @@ class StudyBook:
             raise StorageError(
                 "CSL-S801",
                 f"{path} does not say how the study {name} stands.",
-                f"Delete it and run `study start {name}`: the checkpoint holds what is done.",
+                f"Delete it and run `study start {name}`: an unfinished study goes on from its checkpoint; "
+                "one that was delivered is not run again without --again, which costs every institution budget anew.",
             ) from error
 
     def all(self) -> list[StudyRecord]:
@@ -150,6 +152,13 @@ class StudyBook:
                     delivered=None if known is None or known.state == "finished" else known.delivered,
                 )
             )
+
+    def forget_delivered(self, name: str) -> None:
+        """Let the next start run a study whose draft was replaced; a finished one keeps its model. Raises as `read`, and CSL-F301."""
+        with self._locked():
+            known = self.read(name)
+            if known is not None and known.delivered is not None and known.state != "finished":
+                self._write(known.model_copy(update={"delivered": None}))
 
     def unwant(self, name: str) -> StudyRecord:
         """Write down that a study is to stop.

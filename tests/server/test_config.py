@@ -17,6 +17,7 @@ def config(**changes: object) -> CoordinatorConfig:
         ({"proxy": "nginx"}, "0.0.0.0:443"),
         ({"proxy": "nginx", "address": "127.0.0.1:443"}, "127.0.0.1:443"),
         ({"proxy": "nginx", "address": "[::1]:443"}, "[::1]:443"),
+        ({"proxy": "nginx", "address": "[2001:db8::1]:443"}, "[::]:443"),
         ({"proxy": "nginx", "address": "localhost:443"}, "127.0.0.1:443"),
         ({"proxy": "nginx", "listen": "10.0.0.1:8443"}, "10.0.0.1:8443"),
     ],

@@ -52,6 +52,42 @@ def test_a_home_is_never_made_twice(tmp_path):
         install(home, PLAIN, None, NOW)
 
 
+@pytest.mark.parametrize("loser_sees_no_files", [True, False])
+def test_two_calls_at_once_make_one_home(tmp_path, loser_sees_no_files):
+    home = CoordinatorHome(tmp_path / "home")
+    refused: list[str] = []
+
+    def drawn(length: int) -> bytes:
+        lies_there = home.identity_key.exists()
+        if not refused and lies_there != loser_sees_no_files:  # the second call comes while the first one is at work
+            with pytest.raises(StorageError) as caught:
+                install(home, PLAIN, None, NOW)
+            refused.append(caught.value.code)
+        return os.urandom(length)
+
+    made = install(home, PLAIN, None, NOW, random=drawn)
+    assert refused == ["CSL-S125" if loser_sees_no_files else "CSL-S110"]
+    assert public_hex(unlock_identity(home, Opener(None, allow_plain=True))) == made.key
+    check_server(home.server_key, home.server_file, home.authority_file, PLAIN.hosts(), NOW)
+
+
+def test_who_comes_when_the_other_has_finished_removes_nothing(tmp_path, monkeypatch):
+    home = CoordinatorHome(tmp_path / "home")
+    is_dir, won = Path.is_dir, []
+
+    def late(path: Path) -> bool:
+        if path == home.root and not won:  # after the first look, before the lock
+            won.append(None)
+            won.append(install(home, PLAIN, None, NOW))
+        return is_dir(path)
+
+    monkeypatch.setattr(Path, "is_dir", late)
+    with pytest.raises(StorageError, match="CSL-S110"):
+        install(home, PLAIN, None, NOW)
+    assert public_hex(unlock_identity(home, Opener(None, allow_plain=True))) == won[1].key
+    check_server(home.server_key, home.server_file, home.authority_file, PLAIN.hosts(), NOW)
+
+
 @pytest.mark.parametrize("nth", range(1, 8))
 def test_what_fails_midway_leaves_nothing_in_the_way(tmp_path, monkeypatch, nth):
     home = CoordinatorHome(tmp_path / "home")

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from federation.errors import ConsilienceError
 from federation.service_state import ServiceLock
 from server.command import app
-from server.events import Delivered, GrantsReceived, RosterSettled, RoundDone, StudySigned
+from server.events import Delivered, GrantsReceived, Published, RosterSettled, RoundDone, StudySigned
 from server.home import CoordinatorHome
 from server.journal import Journal
 from server.service.studies import StudyBook
@@ -94,6 +94,74 @@ def test_a_finished_study_is_not_run_again_by_accident(home):
     run(home, "start", "spring", "--again")
     record = book.read("spring")
     assert record.state == "waiting" and record.delivered is None
+
+
+def lost(home: CoordinatorHome, *, journal: bool = False, models: tuple[str, ...] = ()) -> None:
+    """Leave of a study only what the words say, and no record."""
+    if journal:
+        write = Journal(told(home).journal("spring"))
+        write(Published("spring-0123456789ab", home.registry / "spring-0123456789ab", "0" * 64))
+        write(Delivered(("alpha",), True))
+        StudyBook(home.root).file("spring").unlink()
+    for model in models:
+        (home.registry / model).mkdir()
+
+
+@pytest.mark.parametrize("left", [{"journal": True}, {"models": ("spring-0123456789ab",)}])
+def test_a_delivered_study_whose_record_is_lost_is_not_run_again_by_accident(home, left):
+    lost(home, **left)
+    result = RUNNER.invoke(app, ["study", "start", "spring", "--home", str(home.root)])
+    assert isinstance(result.exception, ConsilienceError) and result.exception.code == "CSL-S804"
+    assert "spring-0123456789ab" in result.exception.cause and "--again" in result.exception.action
+    assert StudyBook(home.root).read("spring") is None
+    run(home, "start", "spring", "--again")
+    assert StudyBook(home.root).read("spring").wanted == "running"
+
+
+def test_a_damaged_record_of_a_delivered_study_leads_to_no_second_bill(home):
+    lost(home, models=("spring-0123456789ab",))
+    book = StudyBook(home.root)
+    book.want("spring")
+    book.file("spring").write_text("{")
+    assert refused(home, "start", "spring") == refused(home, "start", "spring", "--again") == "CSL-S801"
+    book.file("spring").unlink()
+    assert refused(home, "start", "spring") == "CSL-S804"
+
+
+def test_a_study_whose_record_is_lost_goes_on_from_its_checkpoint(home):
+    lost(home, journal=True, models=("spring-0123456789ab",))
+    (home.root / "checkpoints" / "spring.checkpoint").write_bytes(b"x")
+    run(home, "start", "spring")
+
+
+def test_what_another_study_or_an_unfinished_one_left_asks_for_nothing(home):
+    lost(home, models=("spring-tide-0123456789ab", "spring-old", "offspring-0123456789ab"))
+    told(home).file("spring").unlink()
+    run(home, "start", "spring")
+
+
+def test_another_draft_is_run_although_the_one_before_was_delivered(home, tmp_path):
+    book = StudyBook(home.root)
+    book.want("spring")
+    book.settle("spring", "stopped", "stopped by the coordinator", delivered="spring-0123456789ab")
+    kept = home.root / "studies" / "spring.yaml"
+    same = tmp_path / "same.yaml"
+    same.write_text("# only a remark\n" + kept.read_text())
+    run(home, "propose", str(same))
+    assert kept.read_text() == same.read_text() and book.read("spring").delivered == "spring-0123456789ab"
+    run(home, "propose", written(tmp_path, title="Another"))
+    run(home, "start", "spring")
+    record = book.read("spring")
+    assert (record.wanted, record.delivered) == ("running", None)
+
+
+def test_another_draft_of_a_finished_study_still_asks_for_again(home, tmp_path):
+    book = StudyBook(home.root)
+    book.want("spring")
+    book.settle("spring", "finished", delivered="spring-0123456789ab")
+    run(home, "propose", written(tmp_path, title="Another"))
+    assert book.read("spring").delivered == "spring-0123456789ab"
+    assert refused(home, "start", "spring") == "CSL-S804"
 
 
 def test_stopping(home):

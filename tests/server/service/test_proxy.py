@@ -1,5 +1,6 @@
 """The proxy: what it lets through and what not, as text and as a real nginx before a real TLS server."""
 
+import contextlib
 import http.client
 import os
 import shutil
@@ -39,10 +40,14 @@ def test_it_verifies_the_link_and_writes_no_log_of_who_asked():
         "proxy_ssl_name localhost;",
         "access_log off;",
         "proxy_next_upstream off;",
-        "client_max_body_size 128m;",
+        "client_max_body_size 1m;",
+        "client_max_body_size 130m;",
+        "limit_conn bodies 64;",
+        "limit_conn pushers 16;",
     ):
         assert line in text
-    assert text.count("proxy_pass") == 1 and text.count("{") == text.count("}")
+    assert text.count("proxy_pass https://link;") == text.count("proxy_pass") == 2
+    assert text.count("{") == text.count("}")
 
 
 @pytest.mark.parametrize("name", ['a"b', "a;b", "a$b", "a{b", "a\nb", "a\\b"])
@@ -201,10 +206,51 @@ def test_a_large_message_passes_and_nobody_names_himself_another(before: Before)
     size = 40 << 20
     assert before.ask("POST", "/v1/fleet/push-object", bytes(size), {"X-Forwarded-For": "10.0.0.1"}) == 200
     assert before.upstream.seen[-1] == ("POST", "/v1/fleet/push-object", size, "")
-    too_large = {"Content-Length": str(300 << 20)}
+    assert before.ask("POST", "/v1/fleet/push-messages", bytes(900 << 10)) == 200
+    reached = len(before.upstream.seen)
+    for path in ("pull-messages", "push-messages", "push-objects", "register-node"):
+        assert before.ask("POST", f"/v1/fleet/{path}", b"", {"Content-Length": str(2 << 20)}) == 413, path
+    for path in (
+        "//v1/fleet/push-object",
+        "/v1/fleet/./push-object",
+        "/v1/fleet/push%2dobject",
+        "/v1/fleet/push-object?x",
+    ):
+        assert before.ask("POST", path, b"", {"Content-Length": str(100 << 20)}) in (400, 404), path
+    assert len(before.upstream.seen) == reached
+    too_large = {"Content-Length": str(131 << 20)}
     assert before.ask("POST", "/v1/fleet/push-object", b"", too_large) == 413
     folder = {path.name for path in before.prefix.iterdir()}
     assert "body" in folder and not any(path.name == "access.log" for path in before.prefix.rglob("*"))
+
+
+def unfinished(before: Before, name: str) -> ssl.SSLSocket:
+    """Begin a request with a body, and hold it there."""
+    context = ssl.create_default_context(cafile=str(before.home.authority_file))
+    plain = socket.create_connection(("127.0.0.1", before.port), 20)
+    sender = context.wrap_socket(plain, server_hostname="127.0.0.1")
+    sender.sendall(f"POST /v1/fleet/{name} HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\nx".encode())
+    return sender
+
+
+@pytest.mark.e2e
+@needs_nginx
+def test_one_sender_holds_few_large_bodies_and_the_other_paths_stay_open(before: Before):
+    with contextlib.ExitStack() as held:
+        for _ in range(proxy.LARGE_BODIES_OF_ONE):
+            held.enter_context(unfinished(before, "push-object"))
+        for _ in range(100):
+            if before.ask("POST", "/v1/fleet/push-object", b"x") == 503:
+                break
+            time.sleep(0.05)
+        else:
+            raise AssertionError("one sender may hold more large bodies than was said")
+        assert before.ask("POST", "/v1/fleet/pull-messages", b"x") == 200
+    for _ in range(100):
+        if before.ask("POST", "/v1/fleet/push-object", b"x") == 200:
+            return
+        time.sleep(0.05)
+    raise AssertionError("senders that went away still count")
 
 
 @pytest.mark.e2e

@@ -60,8 +60,21 @@ def test_a_damaged_record_is_named(tmp_path):
     book = StudyBook(tmp_path)
     book.want("spring")
     book.file("spring").write_text("{")
-    with pytest.raises(StorageError, match="CSL-S801"):
+    with pytest.raises(StorageError, match="CSL-S801") as caught:
         book.read("spring")
+    assert "--again" in caught.value.action
+
+
+@pytest.mark.parametrize(("state", "kept"), [("stopped", None), ("failed", None), ("finished", "model")])
+def test_what_was_delivered_is_forgotten_for_another_draft_unless_the_study_is_finished(tmp_path, state, kept):
+    book = StudyBook(tmp_path)
+    book.forget_delivered("spring")
+    assert book.read("spring") is None
+    book.want("spring")
+    book.settle("spring", state, "why", delivered="model")
+    before = book.read("spring")
+    book.forget_delivered("spring")
+    assert book.read("spring") == before.model_copy(update={"delivered": kept})
 
 
 @given(
