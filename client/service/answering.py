@@ -124,7 +124,8 @@ class Worker:
                 self._away(error)
                 continue
             except LostTaskError:
-                self._renew("a request cannot be read, and the SuperNode begins anew")
+                logger.warning("a request cannot be read")
+                self._renew()
                 continue
             self._back()
             if task is None:
@@ -148,7 +149,8 @@ class Worker:
             except ConsilienceError as error:
                 logger.warning("the kept request cannot be read, and is dropped: %s", error)
             except LostTaskError:
-                self._renew("the SuperNode waits for what is lost, and begins anew")
+                logger.warning("the SuperNode waits for what is lost")
+                self._renew()
             break
         else:
             return
@@ -175,13 +177,13 @@ class Worker:
                 logger.warning("the starts with a kept request cannot be counted: %s", error)
             return False
         log_event(logger, "a request is given up, of which the vault died at each start", starts=count)
-        self._renew("the SuperNode begins anew without it")
+        self._renew()
         return True
 
-    def _renew(self, why: str) -> None:
+    def _renew(self) -> None:
         """Have the SuperNode started again, which then waits for nothing; the coordinator asks again, and gets the kept reply."""
         self._drop()
-        log_event(logger, why, severity=logging.WARNING, told=self._desk.renew())
+        log_event(logger, "the SuperNode begins anew", severity=logging.WARNING, told=self._desk.renew())
         self._stop.wait(AWAY_SECONDS[0])
 
     def _handle(self, task: Task) -> None:
@@ -223,7 +225,8 @@ class Worker:
                 task.finish(True)
                 return True
             except LostTaskError:
-                self._renew("the reply may have arrived or not, and the SuperNode begins anew")
+                logger.warning("the reply may have arrived or not")
+                self._renew()
                 return True
             except LINK_ERRORS as error:
                 if is_gone(error) or self._clock() >= until:

@@ -5,6 +5,7 @@ if it is a message's; who sent it, and what it answers, is what the link or Supe
 """
 
 import logging
+import time
 from collections.abc import Callable
 from itertools import islice
 from threading import Lock
@@ -17,7 +18,11 @@ from flwr.supercore.inflatable.inflatable_protobuf_utils import (
     make_confirm_message_received_fn_protobuf,
     make_pull_object_fn_protobuf,
 )
-from flwr.supercore.inflatable.inflatable_utils import ObjectPullError, pull_and_inflate_object_from_tree
+from flwr.supercore.inflatable.inflatable_utils import (
+    ObjectPullError,
+    pull_and_inflate_object_from_tree,
+    pull_objects,
+)
 from flwr.supercore.runtime import RuntimeHttpClient
 
 from federation.flower.backoff import FIRST_SECONDS, LONGEST_SECONDS
@@ -33,6 +38,10 @@ class MissingPiecesError(Exception):
     """The pieces of a message did not come in time, or are gone."""
 
 
+class _TooMuchError(Exception):
+    """A message has more pieces or bytes than any of ours."""
+
+
 def read(
     client: RuntimeHttpClient, tree: ObjectTree, node: Node, run_id: int, seconds: float
 ) -> RecordDict | Error | None:
@@ -46,12 +55,13 @@ def read(
         When the other side is away, or the run is over.
     """
     confirm = make_confirm_message_received_fn_protobuf(client.ConfirmMessageReceived, node, run_id)
+    pull = make_pull_object_fn_protobuf(client.PullObject, node, run_id)
     try:
         if len(list(islice(iterate_object_tree(tree), MAX_PIECES + 1))) > MAX_PIECES:
-            raise ValueError("more pieces than a message of ours has")
+            raise _TooMuchError
         message = pull_and_inflate_object_from_tree(
             tree,
-            _bounded(make_pull_object_fn_protobuf(client.PullObject, node, run_id)),
+            _bounded(pull),
             confirm,
             return_type=Message,
             max_time=seconds,
@@ -64,6 +74,11 @@ def read(
         return message.content if message.has_content() else None
     except LINK_ERRORS:
         raise
+    except _TooMuchError:
+        logger.warning("a message of more pieces or bytes than ours have")
+        _pass_by(tree, pull, seconds)
+        confirm(tree.object_id)
+        return None
     except ObjectPullError as error:
         confirm(tree.object_id)  # it is not kept for somebody to read it
         raise MissingPiecesError from error
@@ -83,7 +98,30 @@ def _bounded(pull: Callable[[str], bytes]) -> Callable[[str], bytes]:
         with lock:
             total += len(content)
         if total > MAX_BYTES:
-            raise ValueError("larger than any message of ours")
+            raise _TooMuchError
         return content
 
     return one
+
+
+def _pass_by(tree: ObjectTree, pull: Callable[[str], bytes], seconds: float) -> None:
+    """Wait until all pieces are there, and keep none: who is still fetching them would fail if the message were done with before."""
+    end = time.monotonic() + seconds
+
+    def one(identifier: str) -> bytes:
+        if time.monotonic() > end:
+            raise MissingPiecesError
+        pull(identifier)
+        return b""
+
+    try:
+        pull_objects(
+            [piece.object_id for piece in iterate_object_tree(tree)],
+            one,
+            max_time=seconds,
+            max_tries_per_object=None,
+            initial_backoff=FIRST_SECONDS,
+            backoff_cap=LONGEST_SECONDS,
+        )
+    except ObjectPullError as error:
+        raise MissingPiecesError from error

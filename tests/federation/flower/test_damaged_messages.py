@@ -103,10 +103,12 @@ def test_pieces_that_never_come_cost_the_time_that_is_allowed_and_no_more():
     assert time.monotonic() - started < 3.0
 
 
-def test_a_tree_of_more_pieces_than_a_message_has_is_not_pulled():
+def test_a_tree_of_more_pieces_than_a_message_has_is_waited_for_and_kept_by_nobody():
     children = [ObjectTree(object_id=f"{number:064x}") for number in range(reading.MAX_PIECES)]
-    store = Client()
+    store = Store(**{piece.object_id: b"x" for piece in children}, **{"a" * 64: b"x"})
     assert look(store, ObjectTree(object_id="a" * 64, children=children)) is None and store.confirmed == ["a" * 64]
+    with pytest.raises(reading.MissingPiecesError):
+        look(Store(), ObjectTree(object_id="a" * 64, children=children), seconds=0.2)
 
 
 def test_pieces_that_are_together_larger_than_a_message_are_nothing(monkeypatch):
