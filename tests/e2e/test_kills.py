@@ -226,7 +226,7 @@ def test_a_vault_killed_between_two_steps_answers_the_round_or_has_its_supernode
         since = die(federation, deadly, call)
         with still(federation.pid(SLOW, "vault")):  # the rounds that the first one misses do not run away
             before = {FIRST: told(federation, FIRST, "SuperNode ID:")}
-            vault_back(federation, FIRST, since, "the SuperNode waits for what is lost, and begins anew")
+            vault_back(federation, FIRST, since, "the SuperNode begins anew")
             seconds |= {call: supernodes_back(federation, {FIRST: since}, before)[FIRST]}
         wait_for(lambda: FIRST in last_answered(federation, name), "it takes part again", story=federation.story(name))
     finish(federation, name)
