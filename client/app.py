@@ -19,11 +19,11 @@ from client.throttle import Throttle
 from client.unlock import unlock
 from client.vault import Vault
 from federation.errors import StorageError
+from federation.flower.errors import APP_FAILED
 from federation.logs import where
 from federation.messages import REFUSED
 
 logger = logging.getLogger("consilience.vault")
-CLIENT_APP_FAILED = 2  # Flower's ErrorCode.CLIENT_APP_RAISED_EXCEPTION
 ACTIONS = ("hello", "offer", "model", "receipts", "head", "cosign", "cosigned")
 
 
@@ -98,7 +98,7 @@ def respond(find_vault: Callable[[Context], Answers], message: Message, context:
         reply = find_vault(context).answer(message.metadata.message_type, message.content)
     except Exception as error:  # noqa: BLE001 - the process's boundary
         logger.error("no answer to %.40r: %s", message.metadata.message_type, where(error))
-        return Message(error=Error(code=CLIENT_APP_FAILED, reason=REFUSED), reply_to=message)
+        return Message(error=Error(code=APP_FAILED, reason=REFUSED), reply_to=message)
     return Message(reply, reply_to=message)
 
 

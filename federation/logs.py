@@ -161,9 +161,7 @@ class Logs:
         """Use it as a context."""
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Put back what was there before."""
         self.close()
 

@@ -6,7 +6,7 @@ No batch normalisation: it would mix customers, and one customer's gradient woul
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TypeVar
 
 import numpy as np
@@ -137,7 +137,14 @@ def build(model: Model, contract: FeatureContract) -> Network:
 
 def tensor_shapes(model: Model, contract: FeatureContract) -> dict[str, tuple[tuple[int, ...], str]]:
     """Return name -> (shape, "float32") of every tensor, as `federation.messages.read_tensors` expects them."""
-    return {name: (tuple(tensor.shape), "float32") for name, tensor in build(model, contract).state_dict().items()}
+    return dict(_shapes(model, contract))
+
+
+@lru_cache(maxsize=32)
+def _shapes(model: Model, contract: FeatureContract) -> tuple[tuple[str, tuple[tuple[int, ...], str]], ...]:
+    """Build the network once: every message of a round asks for its shapes."""
+    network = build(model, contract).state_dict()
+    return tuple((name, (tuple(tensor.shape), "float32")) for name, tensor in network.items())
 
 
 def encode(model: Model, contract: FeatureContract, columns: Columns) -> Inputs:

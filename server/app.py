@@ -13,9 +13,10 @@ from flwr.serverapp import Grid, ServerApp
 
 from federation.errors import DocumentError
 from privacy.keys import passphrase_from_file
-from server.coordinator import ROSTER_SECONDS, run_study
+from server.coordinator import run_study
 from server.events import Event, OnEvent
 from server.home import CoordinatorHome
+from server.office import ROSTER_SECONDS
 
 logger = logging.getLogger("consilience.coordinator")
 

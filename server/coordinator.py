@@ -37,7 +37,7 @@ from server.events import (
 )
 from server.exchange import Answer, Clock, Failure, send, size_of, sort_replies
 from server.grants import SignedGrant, accept_grant
-from server.office import Office
+from server.office import ROSTER_SECONDS, Office
 from server.planning import check_draft, declared_sizes, sign_study
 from server.publication import make_card
 from server.registry import PublishedModel, Registry
@@ -46,7 +46,6 @@ from server.strategy import StudyStrategy, partners_of, to_arrays
 from server.witness import WitnessDesk
 
 # Longer than a node whose SuperNode was killed stays away: the link counts the old one as on line for a minute.
-ROSTER_SECONDS = 90.0
 OFFER_PAUSE_SECONDS = 10.0
 Derive = Callable[[StudyDraft, Mapping[str, int], FeatureContract], Training]
 

@@ -10,6 +10,9 @@ from federation.contract import FeatureContract
 from federation.errors import IntegrityError
 from federation.signing import public_hex
 
+ROSTER_SECONDS = 90.0
+"""How long to wait for the members before a study begins: longer than a killed node stays away."""
+
 
 @dataclass(frozen=True)
 class Office:

@@ -22,6 +22,7 @@ from server.desk import HERE, HomeOption, JsonOption, home_at, print_json
 from server.events import Delivered, Published
 from server.home import CoordinatorHome
 from server.journal import read_journal
+from server.office import ROSTER_SECONDS
 from server.planning import check_draft, declared_sizes
 from server.registry import Registry
 from server.service.studies import StudyBook, StudyRecord
@@ -104,7 +105,7 @@ def start(
     ] = False,
     roster_seconds: Annotated[
         float, typer.Option(help="How long to wait for all members, before going on with those present.", min=0)
-    ] = 90.0,
+    ] = ROSTER_SECONDS,
     grant_seconds: Annotated[
         float, typer.Option(help="How long to ask those again who declined: officers may have to approve first.", min=0)
     ] = 0.0,

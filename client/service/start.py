@@ -116,7 +116,7 @@ class Story:
             return "It was stopped."
         if self._run is not None and (self._run / RENEWED).exists():
             (self._run / RENEWED).unlink()
-            return "The vault had it started again: it waited for a request that was lost when the vault was killed."
+            return "The vault had it started again: it waited for an answer that could not be given."
         return explain_supernode(code, tail)
 
 

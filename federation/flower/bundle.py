@@ -5,13 +5,14 @@ same sources give the same bytes, on every machine: names are sorted, dates are 
 compression differs between libraries.
 """
 
-import hashlib
 import io
 import zipfile
 from importlib.metadata import version
 from pathlib import Path
 
 from flwr.cli.build import build_fab_from_files
+
+from federation.encoding import sha256_hex
 
 PACKAGES = ("client", "federation", "privacy", "server")
 _DATE = (1980, 1, 1, 0, 0, 0)
@@ -53,7 +54,7 @@ def build_bundle(root: Path | None = None) -> bytes:
 
 def bundle_digest(root: Path | None = None) -> str:
     """Return the SHA-256 of the bundle, 64 hexadecimal digits: what a charter names as its app."""
-    return hashlib.sha256(build_bundle(root)).hexdigest()
+    return sha256_hex(build_bundle(root))
 
 
 def _restored(bundle: bytes) -> bytes:

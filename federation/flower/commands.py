@@ -3,8 +3,6 @@
 import sys
 from pathlib import Path
 
-LINK_CALL = "from flwr.superlink.cli.flower_superlink import flower_superlink; flower_superlink()"
-
 
 def environment(flower_home: Path) -> dict[str, str]:
     """Return the variables that keep Flower's processes quiet and apart: no telemetry, no update check, own folder, own code."""
@@ -20,7 +18,7 @@ def environment(flower_home: Path) -> dict[str, str]:
 def superlink_command(
     *, port: int, certificate: Path, key: Path, authority: Path, secret: Path, database: Path | None
 ) -> tuple[str, ...]:
-    """Return the command of the link: loopback, TLS, node authentication, no code of the app in its own process.
+    """Return the command of the link, Flower's own with more patience: loopback, TLS, node keys, no code of the app in its own process.
 
     Parameters
     ----------
@@ -35,8 +33,7 @@ def superlink_command(
     """
     return (
         sys.executable,
-        "-c",
-        LINK_CALL,
+        *("-m", "federation.flower.superlink"),
         *("--host", "127.0.0.1", "--port", str(port)),
         *("--ssl-certfile", str(certificate), "--ssl-keyfile", str(key), "--ssl-ca-certfile", str(authority)),
         "--enable-supernode-auth",

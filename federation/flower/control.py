@@ -1,9 +1,7 @@
 """The link's Control API, over loopback: registering nodes, starting and stopping runs. It has no authentication of its own."""
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Self, TypeVar
 
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -27,6 +25,7 @@ from flwr.supercore.fab import Fab
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 
+from federation.encoding import sha256_hex
 from federation.errors import FederationError
 from federation.flower.errors import LINK_ERRORS, explain
 
@@ -108,7 +107,7 @@ class Control:
     def start_run(self, bundle: bytes, config: Mapping[str, str]) -> int:
         """Start a run of a bundle, and return its id; `config` may only set keys that the bundle's own configuration has."""
         request = StartRunRequest(
-            fab=fab_to_proto(Fab(hashlib.sha256(bundle).hexdigest(), bundle, {})),
+            fab=fab_to_proto(Fab(sha256_hex(bundle), bundle, {})),
             override_config=user_config_to_proto(dict(config)),
         )
         run_id = int(self._call(lambda: self._client.StartRun(request)).run_id)
@@ -138,9 +137,7 @@ class Control:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Iterable
-from types import TracebackType
 from typing import Self
 
 import httpx
@@ -16,6 +15,7 @@ from flwr.proto.runtime_pb2 import PullAppMessagesRequest, PullTaskInputRequest,
 from flwr.serverapp import Grid
 from flwr.supercore.inflatable.inflatable_utils import ObjectPushError
 from flwr.supercore.retry import RetryInvoker, exponential
+from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.superlink.grid import HttpGrid
 
 from federation.flower.backoff import shorten_backoff
@@ -75,12 +75,13 @@ class PatientGrid(HttpGrid):
 class ServerTask:
     """One run for the study loop: `grid` reaches the nodes; `finish` ends the run. A context manager."""
 
-    def __init__(self, grid: HttpGrid, run_id: int, run_config: dict[str, object], heartbeat: Heartbeat) -> None:
+    def __init__(self, grid: HttpGrid, client: RuntimeHttpClient, run_id: int, run_config: dict[str, object]) -> None:
         self._grid = grid
+        self._client = client
         self.grid: Grid = grid
         self.run_id = run_id
         self.run_config = run_config
-        self._heartbeat = heartbeat
+        self._heartbeat = Heartbeat(client)
 
     @classmethod
     def open(cls, address: str, ca: bytes | None, token: str, stopped: Callable[[], bool] = lambda: False) -> Self:
@@ -100,7 +101,7 @@ class ServerTask:
         run = run_from_proto(given.run)
         identify(given.task_id, run.run_id, given.context.node_id)
         grid.set_run(run)
-        return cls(grid, run.run_id, dict(run.override_config), Heartbeat(client))
+        return cls(grid, client, run.run_id, dict(run.override_config))
 
     def finish(self, ok: bool, details: str) -> None:
         """End the run. Raises LINK_ERRORS."""
@@ -111,15 +112,13 @@ class ServerTask:
     def close(self) -> None:
         """Stop the heartbeat and close the connections."""
         self._heartbeat.stop()
-        self._heartbeat._client.close()
+        self._client.close()
         self._grid.close()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

@@ -5,13 +5,11 @@ is installed here. A bundle is only compared by its digest.
 """
 
 import base64
-import hashlib
 import json
 import logging
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Literal, Self
 
 import httpx
@@ -47,6 +45,7 @@ from flwr.supercore.interceptors import (
 )
 from flwr.supercore.runtime import RuntimeHttpClient
 
+from federation.encoding import sha256_hex
 from federation.errors import StorageError
 from federation.files import atomic_write
 from federation.flower.errors import LINK_ERRORS, is_gone
@@ -196,7 +195,7 @@ class ClientTask:
             client.close()
             raise
         message.metadata.__dict__["_message_id"] = tree.object_id
-        return cls(client, token, message, node_id, run.run_id, hashlib.sha256(fab.content).hexdigest())
+        return cls(client, token, message, node_id, run.run_id, sha256_hex(fab.content))
 
     def save(self, path: Path) -> None:
         """Keep the task (0600), so that a worker that is started again after a kill can answer it. Raises StorageError CSL-F301."""
@@ -304,9 +303,7 @@ class ClientTask:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

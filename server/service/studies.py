@@ -17,6 +17,7 @@ from federation.contract import Name
 from federation.document import Document
 from federation.errors import FederationError, StorageError
 from federation.files import atomic_write
+from server.office import ROSTER_SECONDS
 
 State = Literal["waiting", "starting", "running", "finished", "stopped", "failed"]
 OVER: frozenset[State] = frozenset({"finished", "stopped", "failed"})
@@ -60,7 +61,7 @@ class StudyRecord(Document):
     reason: str = ""
     run_id: int | None = None
     keep_trying: bool = False
-    roster_seconds: Seconds = 90.0
+    roster_seconds: Seconds = ROSTER_SECONDS
     grant_seconds: Seconds = 0.0
     tries: Annotated[int, Field(ge=0)] = 0
     retry_at: Seconds = 0.0
@@ -126,7 +127,12 @@ class StudyBook:
         return [record for record in found if record is not None]
 
     def want(
-        self, name: str, *, keep_trying: bool = False, roster_seconds: float = 90.0, grant_seconds: float = 0.0
+        self,
+        name: str,
+        *,
+        keep_trying: bool = False,
+        roster_seconds: float = ROSTER_SECONDS,
+        grant_seconds: float = 0.0,
     ) -> StudyRecord:
         """Write down that a study is to run, from now on. Raises as `read`, and CSL-F301."""
         with self._locked():

@@ -93,7 +93,10 @@ def in_a_round(federation: Deployed, name: str, slow: str, after: int = 0) -> It
         def held() -> bool:
             number = last_started(federation, name)
             return number not in kept(federation, name, slow) and all(
-                number in kept(federation, name, member) and not at_hand(federation, member) for member in others
+                number in kept(federation, name, member)
+                and not at_hand(federation, member)
+                and nothing_on_its_way(federation, member)
+                for member in others
             )
 
         wait_for(held, f"a round of {name} that waits for {slow}", story=story)
@@ -108,7 +111,11 @@ def between_rounds(federation: Deployed, name: str, slow: str, after: int = 0) -
         os.kill(study, signal.SIGSTOP)
     try:
         wait_for(
-            lambda: number in kept(federation, name, slow) and not at_hand(federation, slow),
+            lambda: (
+                number in kept(federation, name, slow)
+                and not at_hand(federation, slow)
+                and nothing_on_its_way(federation, slow)
+            ),
             f"round {number} of {name} is answered by {slow}",
             story=federation.story(name),
         )
@@ -121,6 +128,12 @@ def between_rounds(federation: Deployed, name: str, slow: str, after: int = 0) -
 def at_hand(federation: Deployed, member: str) -> bool:
     """Whether a vault has a request at hand that is not answered yet."""
     return (federation.home(member) / "run" / "request.json").exists()
+
+
+def nothing_on_its_way(federation: Deployed, member: str) -> bool:
+    """Whether a SuperNode has passed on what it received: an answer that is being sent when the link dies may be lost for its round."""
+    log = (federation.home(member) / "logs" / "supernode.log").read_text(errors="replace")
+    return log.rfind("Sent successfully") > log.rfind("Received successfully")
 
 
 def rounds_answered(federation: Deployed, name: str) -> dict[int, tuple[str, ...]]:

@@ -169,9 +169,14 @@ def test_doctor_is_content_and_fails_once_the_proxy_lets_everything_through(fede
     assert all(findings[check]["level"] == "ok" for check in ("fleet", "closed paths", "loopback", "nginx"))
     config = federation.office.run / "nginx" / "nginx.conf"
     before = config.read_text()
-    config.write_text(
-        before.replace("location / {\n            return 404;", "location / {\n            proxy_pass https://link;")
-    )
+    open_wide = before
+    for closed, opened in (
+        ("default 0;", "default 1;"),
+        ("location / {\n            return 404;", "location / {\n            proxy_pass https://link;"),
+    ):
+        assert closed in open_wide
+        open_wide = open_wide.replace(closed, opened)
+    config.write_text(open_wide)
     try:
         reload(config, lambda: status(federation.port, "POST", CONTROL, federation, EMPTY) == 200)
         told = federation.coordinator("doctor", "--json", check=False)
