@@ -4,6 +4,7 @@ Each check takes what it looks at and changes nothing. A finding holds no data o
 """
 
 import json
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -174,6 +175,19 @@ def check_rights(paths: Sequence[Path], *, check: Callable[[Path], None] = check
             findings.append(from_error("private files", error))
     count = f"{len(paths)} files" if len(paths) != 1 else "1 file"
     return findings or [good("private files", f"{count} with secrets, closed to others.")]
+
+
+def environment_of(state: ServiceState | None, process: str) -> dict[str, str] | None:
+    """Return the variables that a service's process was started with; None where it does not run, or the system does not tell."""
+    pids = [child.pid for child in state.children if child.name == process] if state is not None else []
+    if not pids or pids[0] is None:
+        return None
+    try:
+        content = Path("/proc", str(pids[0]), "environ").read_bytes()
+    except OSError:
+        return None
+    pairs = (item.partition(b"=") for item in content.split(b"\0") if item)
+    return {os.fsdecode(name): os.fsdecode(value) for name, _, value in pairs}
 
 
 def check_telemetry(environment: Mapping[str, str]) -> Finding:

@@ -25,6 +25,7 @@ from federation.doctor import (
     check_service,
     check_telemetry,
     check_versions,
+    environment_of,
     fail,
     from_error,
     good,
@@ -80,7 +81,7 @@ def examine(home: Home, around: Surroundings) -> list[Finding]:
         findings += [*_membership(home, node, charter), *_heads(home, node, charter)]
         link = _read(findings, "link", lambda: link_of(charter))
         if link is not None:
-            findings += [_code(link, around.installed), *_network(node, link, around)]
+            findings += [_code(link, around.installed), *_network(home, node, link, around)]
     return findings + _service(home, charter)
 
 
@@ -201,8 +202,8 @@ def _code(link: Link, installed: Callable[[], str]) -> Finding:
     )
 
 
-def _network(node: NodeConfig, link: Link, around: Surroundings) -> list[Finding]:
-    quiet = check_telemetry(dict(around.variables) | environment(Path(FLOWER)))
+def _network(home: Home, node: NodeConfig, link: Link, around: Surroundings) -> list[Finding]:
+    quiet = check_telemetry(environment_of(read_service(home.run_folder), SUPERNODE) or environment(Path(FLOWER)))
     proxy = check_proxy(around.variables)
     address = node.service.link or link.address
     try:

@@ -18,6 +18,7 @@ from federation.doctor import (
     check_service,
     check_telemetry,
     check_versions,
+    environment_of,
     fail,
     from_error,
     good,
@@ -69,7 +70,7 @@ class Look:
 def examine(home: CoordinatorHome, look: Look | None = None) -> list[Finding]:
     """Return every finding about a coordinator's home and its service; nothing is changed."""
     look = look or Look()
-    findings = [*check_versions(), check_telemetry({**look.environment, **environment(home.run / "flower")})]
+    findings = [*check_versions(), check_telemetry(_around_link(home))]
     findings += [found for found in (check_proxy(look.environment), check_clock(look.clock())) if found is not None]
     findings.append(check_disk(home.root))
     try:
@@ -87,6 +88,15 @@ def examine(home: CoordinatorHome, look: Look | None = None) -> list[Finding]:
         findings += check_doors(home, config, look)
     findings += check_studies(StudyBook(home.root), look.now())
     return findings
+
+
+def _around_link(home: CoordinatorHome) -> dict[str, str]:
+    """Return what Flower's link was started with, or would be."""
+    try:
+        state = read_service(home.run)
+    except ConsilienceError:  # said where the service is looked at
+        state = None
+    return environment_of(state, "link") or environment(home.run / "flower")
 
 
 def secrets_of(home: CoordinatorHome, config: CoordinatorConfig) -> list[Path]:

@@ -98,10 +98,11 @@ def supernodes_back(federation: Deployed, since: dict[str, float], before: dict[
 
 
 def within(limit: float, seconds: dict[str, float]) -> None:
-    """Hold measured seconds against a limit, unless the machine is so busy with other things that they say nothing of ours."""
+    """Hold measured seconds against a limit; on a machine that is busy with other things they say nothing, and the test says so."""
     print({what: round(value, 1) for what, value in seconds.items()}, "load", os.getloadavg())
-    if os.getloadavg()[0] <= BUSY * (os.cpu_count() or 1):
-        assert max(seconds.values()) <= limit, seconds
+    if max(seconds.values()) > limit and os.getloadavg()[0] > BUSY * (os.cpu_count() or 1):
+        pytest.skip(f"all held but the time, {seconds}, on a machine that is too busy to say")
+    assert max(seconds.values()) <= limit, seconds
 
 
 def kill(federation: Deployed, party: str, child: str) -> float:
@@ -210,6 +211,19 @@ def test_a_supernode_and_a_nodes_supervisor_killed_come_back_when_the_heartbeat_
     late = answered + 1
     assert rounds_answered(federation, name) == EVERYBODY | {late: (SLOW, THIRD)}
     assert late not in releases(federation, name, FIRST)
+    within(SUPERNODE_SECONDS, seconds)
+
+
+def test_a_supernode_killed_between_two_rounds_answers_the_next_one_when_it_is_back(federation):
+    name = "between"
+    begin(federation, name)
+    with between_rounds(federation, name, SLOW) as answered:
+        before = {FIRST: told(federation, FIRST, "SuperNode ID:")}
+        since = {FIRST: kill(federation, FIRST, "supernode")}
+        seconds = supernodes_back(federation, since, before)
+    finish(federation, name)
+    assert rounds_answered(federation, name) == EVERYBODY
+    assert answered + 1 in releases(federation, name, FIRST)
     within(SUPERNODE_SECONDS, seconds)
 
 

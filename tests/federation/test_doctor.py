@@ -1,4 +1,5 @@
 import json
+import subprocess
 from collections import namedtuple
 from importlib import metadata
 
@@ -16,6 +17,7 @@ from federation.doctor import (
     check_service,
     check_telemetry,
     check_versions,
+    environment_of,
     exit_code,
     fail,
     from_error,
@@ -145,6 +147,20 @@ def test_rights_of_secrets(tmp_path):
 def test_telemetry(environment, level, named):
     finding = check_telemetry(environment)
     assert finding.level == level and (named is None or named in finding.action)
+
+
+def test_what_a_running_process_was_started_with_is_what_counts(monkeypatch):
+    child = subprocess.Popen(["sleep", "60"], env={"FLWR_TELEMETRY_ENABLED": "1", "FLWR_DISABLE_UPDATE_CHECK": "1"})
+    try:
+        one = ChildState(name="link", pid=child.pid, state="up", restarts=0, last_exit=None, reason=None, since=1)
+        state = ServiceState(pid=1, started=1, children=(one,))
+        assert environment_of(state, "link") == {"FLWR_TELEMETRY_ENABLED": "1", "FLWR_DISABLE_UPDATE_CHECK": "1"}
+        assert check_telemetry(environment_of(state, "link")).level == "fail"
+        assert environment_of(state, "supernode") is environment_of(None, "link") is None
+    finally:
+        child.kill()
+        child.wait()
+    assert not environment_of(state, "link")
 
 
 def test_a_proxy_is_told_without_its_address():
