@@ -69,8 +69,30 @@ class Offer(Document):
     spec_signature: Signature
 
 
+class SecureGrant(Document):
+    """What a vault grants a study whose vectors are added up in secret: by how much one customer may change each sum, in grid units.
+
+    Attributes
+    ----------
+    sensitivity:
+        Largest L2 norm by which one customer of this member changes a round's sum, rounding included.
+    dimension:
+        Integers in a round's sum.
+    histogram_scale:
+        The integer by which counts are multiplied at most before the noise is added: one customer changes one cell by it.
+    """
+
+    sensitivity: Annotated[float, Field(gt=0, le=1e6)]
+    dimension: Annotated[int, Field(ge=1, le=1 << 26)]
+    histogram_scale: Annotated[int, Field(ge=1, le=1_000_000)]
+
+
 class Grant(Document):
-    """What a vault grants a study: public, signed by the vault. The policy behind it is not."""
+    """What a vault grants a study: public, signed by the vault. The policy behind it is not.
+
+    Where the study's vectors are added up in secret, `noise_multiplier` and `histogram_sigma` are the noise that surely counts in units of
+    one customer's part, as `secure` says it.
+    """
 
     kind: Literal["grant"] = "grant"
     study: Hex32
@@ -82,10 +104,14 @@ class Grant(Document):
     sampling_rate: Annotated[float, Field(gt=0, le=1)]
     steps: Annotated[int, Field(ge=1)]
     histogram_sigma: Positive
+    secure: Annotated[SecureGrant | None, Field(exclude_if=lambda value: value is None)] = None
 
 
 class TrainRequest(Document):
-    """One round: weights travel beside it. `clip` and `learning_rate` scale the release and never touch its privacy."""
+    """One round: weights travel beside it. `clip` and `learning_rate` scale the release and never touch its privacy.
+
+    `weight` multiplies a vector that is added up in secret; 1 where it is not given.
+    """
 
     kind: Literal["train"] = "train"
     study: Hex32
@@ -93,6 +119,7 @@ class TrainRequest(Document):
     clip: Scale
     learning_rate: Scale
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    weight: Annotated[float | None, Field(gt=0, le=1, exclude_if=lambda value: value is None)] = None
     payload: Hex32
 
 
@@ -275,7 +302,7 @@ def read_tensors(content: bytes, expected: Mapping[str, tuple[tuple[int, ...], s
 def pack(key: Ed25519PrivateKey, header: Document, payload: bytes = b"") -> RecordDict:
     """Sign a message and put it with its payload into one Flower record."""
     content = header.canonical()
-    signature = sign_bytes(key, f"csl1/{_kind(header)}", content)
+    signature = sign_bytes(key, _context(type(header)), content)
     record = ConfigRecord({"header": content, "signature": bytes.fromhex(signature.value), "payload": payload})
     return RecordDict({RECORD: record})
 
@@ -291,10 +318,9 @@ def unpack(records: RecordDict, model: type[M], expected_key: str) -> tuple[M, b
         CSL-F102 when the header is not a canonical `model`.
     """
     content, signature, payload = _fields(records)
-    kind = model.model_fields["kind"].default
-    verify_bytes(Signature(key=expected_key, value=signature.hex()), f"csl1/{kind}", content, expected_key)
+    verify_bytes(Signature(key=expected_key, value=signature.hex()), _context(model), content, expected_key)
     header = model.from_canonical(content)
-    digest = getattr(header, "payload", None)
+    digest = getattr(header, getattr(model, "beside", "payload"), None)
     if (sha256_hex(payload) != digest) if digest is not None else payload:
         raise IntegrityError(
             "CSL-F209", "The payload is not the one that was signed.", "The message was altered: ask for it again."
@@ -337,5 +363,5 @@ def _fields(records: RecordDict) -> tuple[bytes, bytes, bytes]:
     return header, signature, payload
 
 
-def _kind(header: Document) -> str:
-    return str(type(header).model_fields["kind"].default)
+def _context(model: type[Document]) -> str:
+    return f"{getattr(model, 'context', 'csl1')}/{model.model_fields['kind'].default}"

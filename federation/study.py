@@ -1,5 +1,6 @@
 """Study specs: one piece of joint work. The coordinator signs the spec; its digest is in every message."""
 
+import math
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -12,6 +13,8 @@ CONTEXT = "csl1/study"
 Purpose = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_.]{0,63}$")]
 Epsilon = Annotated[float, Field(gt=0, le=100)]
 Rounds = Annotated[int, Field(ge=5, le=10_000)]
+Aggregation = Literal["plain", "secure"]
+Noise = Literal["local", "shared"]
 
 
 class AdditiveModel(Document):
@@ -81,11 +84,46 @@ class Evaluation(Document):
     bins: Annotated[int, Field(ge=4, le=64)] = 12
 
 
+class SecurePlan(Document):
+    """How a study's vectors are added up by secure aggregation (PSA-1), so that nobody sees one institution's.
+
+    Attributes
+    ----------
+    noise:
+        `local`: each member's own noise is enough for its budget. `shared`: the honest members' noise together is.
+    n_min, c:
+        The sum is opened over at least `n_min` members, of whom up to `c` may collude with the coordinator; n_min >= c + 3.
+    share:
+        Parameter sigma_i, in grid units, of the discrete Gaussian noise that every member adds to every coordinate.
+    """
+
+    noise: Noise
+    n_min: Annotated[int, Field(ge=3, le=200)]
+    c: Annotated[int, Field(ge=0, le=197)]
+    share: Annotated[float, Field(ge=4.0, le=65_536.0)]
+
+    @model_validator(mode="after")
+    def _three_remain(self) -> Self:
+        _check_remaining(self.n_min, self.c)
+        return self
+
+    @property
+    def bearers(self) -> int:
+        """How many members' noise surely counts: 1 for `local`; n_min less those who may collude, oneself at least, for `shared`."""
+        return 1 if self.noise == "local" else self.n_min - max(self.c, 1)
+
+    @property
+    def sigma(self) -> float:
+        """Parameter of the noise that surely counts, in grid units."""
+        return self.share * math.sqrt(self.bearers)
+
+
 class StudyDraft(Document):
     """What a person writes under `configs/studies`; the plan is derived and the draft becomes a `StudySpec`.
 
     `rounds` in all, the probes among them, takes the place of the recipe's number, for a study that only tries out a new federation. It is
-    not in the encoding where it is not given, so that studies from before it was known keep their digests.
+    not in the encoding where it is not given, so that studies from before it was known keep their digests; nor are `aggregation` and what
+    goes with it where everything is plain. `n_min` and `c` are those of `SecurePlan`.
     """
 
     name: Name
@@ -101,8 +139,31 @@ class StudyDraft(Document):
     evaluation: Evaluation = Evaluation()
     min_partners: Annotated[int, Field(ge=1, le=200)] = 3
     deadline_seconds: Annotated[float, Field(gt=0, le=86_400)] = 60.0
+    aggregation: Annotated[Aggregation, Field(exclude_if=lambda value: value == "plain")] = "plain"
+    noise: Annotated[Noise, Field(exclude_if=lambda value: value == "local")] = "local"
+    n_min: Annotated[int | None, Field(ge=3, le=200, exclude_if=lambda value: value is None)] = None
+    c: Annotated[int | None, Field(ge=0, le=197, exclude_if=lambda value: value is None)] = None
     intended_use: Text
     limits: Text
+
+    @model_validator(mode="after")
+    def _aggregation_fits(self) -> Self:
+        given = (self.n_min is not None, self.c is not None)
+        if self.aggregation == "plain":
+            if any(given) or self.noise == "shared":
+                raise ValueError("n_min, c and shared noise belong to aggregation: secure")
+            return self
+        if self.n_min is None or self.c is None:
+            raise ValueError(
+                "aggregation: secure needs n_min (members in a sum, at least) and c (how many may collude)"
+            )
+        if self.mode != "fedsgd" or self.server_optimizer != "recipe" or self.model.kind == "mlp":
+            raise ValueError(
+                "aggregation: secure adds up exact gradient sums: it needs mode: fedsgd, server_optimizer: recipe, and an additive or "
+                "logistic model"
+            )
+        _check_remaining(self.n_min, self.c)
+        return self
 
 
 class StudySpec(Document):
@@ -114,9 +175,23 @@ class StudySpec(Document):
     contract_digest: Hex32
     training: Training
     nonce: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+    secure: Annotated[SecurePlan | None, Field(exclude_if=lambda value: value is None)] = None
 
     @model_validator(mode="after")
     def _mode_agrees(self) -> Self:
         if self.training.mode != self.draft.mode:
             raise ValueError("the plan is for another mode than the draft")
         return self
+
+    @model_validator(mode="after")
+    def _aggregation_agrees(self) -> Self:
+        draft, plan = self.draft, self.secure
+        planned = None if plan is None else (plan.noise, plan.n_min, plan.c)
+        if planned != (None if draft.aggregation == "plain" else (draft.noise, draft.n_min, draft.c)):
+            raise ValueError("the plan is for another aggregation than the draft")
+        return self
+
+
+def _check_remaining(n_min: int, c: int) -> None:
+    if n_min < c + 3:
+        raise ValueError(f"n_min must be at least c + 3 = {c + 3}: beside the colluders three members must remain")
