@@ -1,19 +1,58 @@
-"""What a study will cost under the terms that the policy grants it: the noise, as a grant, and the events to pay for."""
+"""What a study will cost under the terms that the policy grants it: the noise, as a grant, and the events to pay for.
 
+Where vectors are added up in secret, the noise is the plan's and common to all members; what a vault grants is by how much one of its
+customers may change a sum. `events_of` is the one place that says which noise surely counts: the plan's `bearers`, without those who may
+collude. `broken_epsilon` says what its own noise alone would be worth.
+"""
+
+import math
+
+from federation.basis import Basis
 from federation.charter import Declaration
-from federation.messages import Grant
-from federation.study import StudySpec
-from privacy.accounting import calibrate_histogram, calibrate_noise
+from federation.contract import FeatureContract
+from federation.errors import IntegrityError, PolicyError
+from federation.messages import Grant, SecureGrant
+from federation.study import MlpModel, SecurePlan, StudySpec
+from privacy.accounting import (
+    calibrate_histogram,
+    calibrate_noise,
+    calibrate_sensitivity,
+    epsilon,
+    epsilon_alone,
+)
 from privacy.decision import Terms
-from privacy.events import DiscreteGaussianHistogram, PrivacyEvent, SubsampledGaussian
+from privacy.events import DiscreteGaussianHistogram, PrivacyEvent, SecureSum, SubsampledGaussian
 from privacy.ledger import Account
+from privacy.secure_aggregation.quantisation import rounding_of
+
+MOST_COUNTS = 128
+"""Integers in an evaluation's sum, at most: two labels in 64 bins. The price is that of so many, however few a study has."""
+_BELOW = 1.0 - 1e-9  # the share that `epsilon_alone` finds again from sigma may lie a bit below the plan's
 
 
-def price_study(spec: StudySpec, member: str, declaration: Declaration, terms: Terms) -> Grant:
+def price_study(
+    spec: StudySpec, member: str, declaration: Declaration, terms: Terms, contract: FeatureContract
+) -> Grant:
     """Find the noise that keeps a study within its terms; a study that fills a plan's slot has at least the slot's noise.
 
-    Raises PolicyError as `privacy.accounting.calibrate_noise`.
+    Parameters
+    ----------
+    spec, terms:
+        The study, and what the policy grants it.
+    member, declaration:
+        Who grants, and what it declares.
+    contract:
+        The study's feature contract: how many integers a secure sum has follows from it.
+
+    Raises
+    ------
+    PolicyError
+        As `privacy.accounting.calibrate_noise`; CSL-C490 when rounding would take most of what one customer may change in a secure sum.
+    DocumentError
+        CSL-P108 for a secure plan that has too little noise to be priced.
     """
+    if spec.secure is not None:
+        return _price_secure(spec, spec.secure, member, declaration, terms, contract)
     training, slot = spec.training, terms.slot
     noise = calibrate_noise(terms.epsilon, terms.delta, training.sampling_rate, training.steps)
     sigma = calibrate_histogram(terms.epsilon, terms.delta, 1)
@@ -30,10 +69,149 @@ def price_study(spec: StudySpec, member: str, declaration: Declaration, terms: T
     )
 
 
-def events_of(grant: Grant) -> dict[Account, tuple[PrivacyEvent, ...]]:
-    """Return what a grant costs each account; the vault computes with the grant's numbers, so these are the ones to pay for."""
+def dimension_of(spec: StudySpec, contract: FeatureContract) -> int:
+    """Return how many integers a round of a secure study adds up: the weights of its linear model, the intercept among them.
+
+    Only linear models can be added up in secret, which `StudyDraft` holds.
+    """
+    model = spec.draft.model
+    assert not isinstance(model, MlpModel)
+    return Basis.of(contract, model.kind).width + 1
+
+
+def events_of(grant: Grant, plan: SecurePlan | None) -> dict[Account, tuple[PrivacyEvent, ...]]:
+    """Return what a grant costs each account; the vault computes with the grant's numbers, so these are the ones to pay for.
+
+    Parameters
+    ----------
+    plan:
+        The study's `secure`: None exactly where the grant has no `secure` either.
+
+    Raises
+    ------
+    IntegrityError
+        CSL-C491 where only one of the two is secure.
+    """
+    if (grant.secure is None) != (plan is None):
+        raise IntegrityError(
+            "CSL-C491",
+            "Of a study and its grant, only one says that vectors are added up in secret.",
+            "Do not use this grant: ask for the study to be offered anew.",
+        )
+    if grant.secure is not None and plan is not None:
+        sums = _sums(grant.secure, plan, grant.sampling_rate, grant.steps)
+        return {account: (event,) for account, event in sums.items()}
     run = SubsampledGaussian(
         noise_multiplier=grant.noise_multiplier, sampling_rate=grant.sampling_rate, steps=grant.steps
     )
     counts = DiscreteGaussianHistogram(sigma=grant.histogram_sigma, count=1)
     return {"training": (run,), "holdout": (counts,)}
+
+
+def broken_epsilon(grant: Grant, plan: SecurePlan, delta: float) -> dict[Account, float]:
+    """Return the epsilon at `delta` that holds for each account by the member's own noise alone: if the masks broke, or everybody
+    else colluded.
+
+    It is never below the epsilon of `events_of` at the same delta; with `local` noise it is that epsilon. It is always finite.
+
+    Raises
+    ------
+    PolicyError
+        CSL-P104 for a bad delta.
+    IntegrityError
+        CSL-C491 for a grant that is not secure.
+    """
+    return {
+        account: max(epsilon_alone(event, delta), epsilon([event], delta))
+        for account, events in events_of(grant, plan).items()
+        for event in events
+        if isinstance(event, SecureSum)
+    }
+
+
+def _price_secure(
+    spec: StudySpec,
+    plan: SecurePlan,
+    member: str,
+    declaration: Declaration,
+    terms: Terms,
+    contract: FeatureContract,
+) -> Grant:
+    training, dimension = spec.training, dimension_of(spec, contract)
+    sensitivity = _largest_part(plan, terms, training.sampling_rate, training.steps, dimension)
+    if sensitivity < 2.0 * rounding_of(dimension):
+        raise _too_coarse(f"rounding {dimension} integers would take half of what one customer may change in a sum")
+    secure = SecureGrant(sensitivity=sensitivity, dimension=dimension, histogram_scale=_largest_scale(plan, terms))
+    sums = _sums(secure, plan, training.sampling_rate, training.steps)
+    return Grant(
+        study=spec.digest(),
+        member=member,
+        declared_size=declaration.size,
+        epsilon=terms.epsilon,
+        delta=terms.delta,
+        noise_multiplier=sums["training"].noise_multiplier,
+        sampling_rate=training.sampling_rate,
+        steps=training.steps,
+        histogram_sigma=plan.sigma / secure.histogram_scale,
+        secure=secure,
+    )
+
+
+def _largest_part(plan: SecurePlan, terms: Terms, sampling_rate: float, steps: int, dimension: int) -> float:
+    """Return by how much one customer may change sums, in grid units: within the terms by the noise that surely counts, and within the
+    policy's floor, where it has one, by the own noise alone."""
+
+    def within(target: float, sigma: float, members: int) -> float:
+        return calibrate_sensitivity(
+            target, terms.delta, sampling_rate, steps, sigma=sigma, dimension=dimension, members=members
+        )
+
+    floor = math.inf if terms.floor is None else terms.floor * _BELOW
+    if plan.bearers == 1:
+        return within(min(terms.epsilon, floor), plan.sigma, 1)
+    part = within(terms.epsilon, plan.sigma, plan.bearers)
+    return part if terms.floor is None else min(part, within(floor, plan.share, 1))
+
+
+def _largest_scale(plan: SecurePlan, terms: Terms) -> int:
+    """Return by which integer counts are multiplied at most. A smaller one has a price of its own, which the grid of the accounting may put
+    a hair higher: it is looked at too."""
+    scale = math.floor(_largest_part(plan, terms, 1.0, 1, MOST_COUNTS))
+    while scale >= 1:
+        event = _counts(plan, scale)
+        floor_holds = terms.floor is None or epsilon_alone(event, terms.delta) <= terms.floor
+        if floor_holds and epsilon([event], terms.delta) <= terms.epsilon:
+            return scale
+        scale -= 1
+    raise _too_coarse("one customer would change a count by less than one grid unit")
+
+
+def _sums(secure: SecureGrant, plan: SecurePlan, sampling_rate: float, steps: int) -> dict[Account, SecureSum]:
+    training = SecureSum(
+        sigma=plan.sigma,
+        members=plan.bearers,
+        sensitivity=secure.sensitivity,
+        sampling_rate=sampling_rate,
+        steps=steps,
+        dimension=secure.dimension,
+    )
+    return {"training": training, "holdout": _counts(plan, secure.histogram_scale)}
+
+
+def _counts(plan: SecurePlan, scale: int) -> SecureSum:
+    return SecureSum(
+        sigma=plan.sigma,
+        members=plan.bearers,
+        sensitivity=float(scale),
+        sampling_rate=1.0,
+        steps=1,
+        dimension=MOST_COUNTS,
+    )
+
+
+def _too_coarse(why: str) -> PolicyError:
+    return PolicyError(
+        "CSL-C490",
+        f"Under this budget the study's sums would say next to nothing: {why}.",
+        "Ask the coordinator for fewer rounds or a smaller model, or your compliance officer to allow more epsilon.",
+    )

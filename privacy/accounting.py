@@ -46,6 +46,7 @@ RELATIVE_TOLERANCE = 1e-3
 MIN_RATE = 1e-6  # below, the grid of 2^-53 of uniform draws would show in who is drawn
 MIN_SCALE = 0.05
 MAX_SCALE = 1e5
+MAX_SENSITIVITY = 1e6  # grid units: what `SecureGrant` holds
 _AIM = 2e-4  # how far, in log sigma, a trial is put to the safe side
 _CAP = 50.0
 _STEEPEST = 20.0
@@ -135,6 +136,54 @@ def gaussian_mu(epsilon: float, delta: float) -> float:
     while gaussian_log_delta(high, epsilon) < math.log(delta):
         high *= 2.0
     return float(brentq(lambda mu: max(gaussian_log_delta(mu, epsilon), -1e9) - math.log(delta), low, high, xtol=1e-9))
+
+
+def gaussian_epsilon(mu: float, delta: float) -> float:
+    """Return an epsilon at which the Gaussian mechanism with sensitivity / sigma = `mu` is (epsilon, delta)-DP, rounded up; 0 where delta
+    alone is enough.
+
+    Parameters
+    ----------
+    mu:
+        1e-6 to 1e6.
+    delta:
+        1e-12 to 0.1.
+    """
+
+    def excess(value: float) -> float:
+        return max(gaussian_log_delta(mu, value), -1e9) - math.log(delta)
+
+    if excess(0.0) <= 0.0:
+        return 0.0
+    largest = mu * mu / 2.0 + 10.0 * mu  # there delta is below Phi(-10) = 8e-24
+    return float(brentq(excess, 0.0, largest, xtol=1e-12, rtol=1e-12)) * (1.0 + 1e-9) + 1e-9
+
+
+def epsilon_alone(event: SecureSum, delta: float) -> float:
+    """Return an epsilon such that secure sums are (epsilon, delta)-DP by one member's own noise alone, an equal share of the event's:
+    what holds if the masks broke, or everybody else colluded. Rounded up, and always finite.
+
+    The Gaussian mechanism with mu = sqrt(T) sensitivity / sigma, which sampling can only improve on, bounds T steps (Dong, Roth, Su 2022,
+    Corollary 3.3). Where a privacy loss distribution describes the sums, the lesser of the two is taken.
+
+    Raises
+    ------
+    PolicyError
+        CSL-P104 for a bad `delta`; CSL-P106 when rounding takes all of it.
+    """
+    check_delta(delta)
+    left = delta - numerical_delta([event])
+    if left <= 0.0:
+        raise too_much(f"delta {delta}")
+    share = event.sigma / math.sqrt(event.members)
+    multiplier = math.sqrt(share * share - SMOOTHING) / event.sensitivity * (1.0 - 1e-12)
+    bound = gaussian_epsilon(math.sqrt(event.steps) / multiplier, left)
+    if share < SMALLEST_SHARED_NOISE or not SMALLEST_NOISE * 1.001 <= multiplier <= LARGEST_NOISE:
+        return bound
+    alone = event.model_copy(update={"sigma": share, "members": 1})
+    if expected_disclosure(alone) > MAX_DISCLOSURE:
+        return bound
+    return min(bound, epsilon([alone], delta))
 
 
 def calibrate_noise(epsilon: float, delta: float, sampling_rate: float, steps: int) -> float:
@@ -233,7 +282,7 @@ def calibrate_secure_sum(
     check_epsilon(epsilon)
     check_delta(delta)
     _check_plan(sampling_rate, steps)
-    if not (0.0 < sensitivity <= 1e6 and 1 <= dimension <= MAX_DIMENSION and 1 <= members <= MAX_MEMBERS):
+    if not (0.0 < sensitivity <= MAX_SENSITIVITY and 1 <= dimension <= MAX_DIMENSION and 1 <= members <= MAX_MEMBERS):
         raise DocumentError(
             "CSL-P108",
             f"A secure sum has a sensitivity above 0 and up to 10^6 grid units, 1 to {MAX_DIMENSION} coordinates and 1 to "
@@ -260,6 +309,66 @@ def calibrate_secure_sum(
     if least > most:
         raise _out_of_reach(most, epsilon, delta)
     return _smallest_sigma(build, epsilon, delta, start, least, most)
+
+
+def calibrate_sensitivity(
+    epsilon: float,
+    delta: float,
+    sampling_rate: float,
+    steps: int,
+    *,
+    sigma: float,
+    dimension: int,
+    members: int,
+) -> float:
+    """Return by how much one customer may change secure sums under a given noise: the largest within 1e-3, at most 10^6 grid
+    units, never too large.
+
+    The returned value itself has been priced: the `SecureSum` with this sensitivity costs at most `epsilon` at `delta`.
+
+    Parameters
+    ----------
+    epsilon, delta, sampling_rate, steps:
+        As for `calibrate_noise`.
+    sigma, dimension, members:
+        As in `SecureSum`.
+
+    Raises
+    ------
+    PolicyError
+        CSL-P104, CSL-P105 for a bad target; CSL-P107 when not even a millionth of sigma meets it.
+    DocumentError
+        CSL-P108 for a sampling rate outside [1e-6, 1], steps outside 1 to 10^6, or a sum that no `SecureSum` describes.
+    """
+    check_epsilon(epsilon)
+    check_delta(delta)
+    _check_plan(sampling_rate, steps)
+    if not (
+        SMALLEST_SHARED_NOISE <= sigma <= LARGEST_SHARED_NOISE
+        and 1 <= dimension <= MAX_DIMENSION
+        and 1 <= members <= MAX_MEMBERS
+    ):
+        raise DocumentError(
+            "CSL-P108",
+            f"A secure sum has noise from {SMALLEST_SHARED_NOISE:.0f} to {LARGEST_SHARED_NOISE:.0f} grid units, 1 to "
+            f"{MAX_DIMENSION} coordinates and 1 to {MAX_MEMBERS} members, not {sigma}, {dimension} and {members}.",
+            "Correct the study's privacy terms.",
+        )
+    clear = math.sqrt(sigma * sigma - SMOOTHING)
+
+    def build(multiplier: float) -> SecureSum:
+        return SecureSum(
+            sigma=sigma,
+            members=members,
+            sensitivity=clear / multiplier,
+            sampling_rate=sampling_rate,
+            steps=steps,
+            dimension=dimension,
+        )
+
+    least = max(1.001 * SMALLEST_NOISE, clear / MAX_SENSITIVITY)
+    start = _first_noise(epsilon, delta, sampling_rate, steps)
+    return build(_smallest_sigma(build, epsilon, delta, start, least, 0.999 * LARGEST_NOISE)).sensitivity
 
 
 def _first_noise(epsilon: float, delta: float, sampling_rate: float, steps: int) -> float:

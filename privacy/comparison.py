@@ -1,6 +1,6 @@
 """Two versions of a policy side by side, in plain words: what changes, and what of it a second officer must sign."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -77,7 +77,9 @@ _LEAVES = {
     "budget.slots.*.histogram_sigma": _Leaf("Slot {0}: the noise of the evaluation", "down", True),
     "smallest_cohort": _Leaf("The smallest cohort", "down", True),
     "smallest_partners": _Leaf("The smallest number of partners", "down", True),
-    "aggregation": _Leaf("How replies are added up"),
+    "secure.n_min": _Leaf("Sums in secret: the least number of members in a sum", "down", True),
+    "secure.c": _Leaf("Sums in secret: the number of colluding members that a study must withstand", "down", True),
+    "secure.local_noise_floor": _Leaf("Sums in secret: the epsilon that one's own noise alone must hold", "up", True),
     "reply_grid_seconds": _Leaf("The time grid of replies, in seconds,", "down", True),
     "retention.name_lists_days": _Leaf("The number of days that name lists are kept", "up"),
     "retention.replies_days": _Leaf("The number of days that replies are kept", "up"),
@@ -105,6 +107,7 @@ _LISTS = {
     "studies.*.models": _List("Studies on {1}: the model {0}", more_budget=False),
     "studies.*.modes": _List("Studies on {1}: the mode {0}", more_budget=False),
     "budget.slots": _List("Slot {0} of the plan", "id"),
+    "secure.noise": _List("Sums in secret: {0} noise"),
 }
 
 
@@ -125,6 +128,8 @@ def _walk(path: _Path, subject: str, old: Any, new: Any) -> Iterator[Change]:  #
     pattern = ".".join(path)
     if pattern == "purposes.*.budget" and None in (old, new):
         yield _purpose_budget(subject, old, new)
+    elif pattern in _CHOICES and (pattern == "aggregation" or None in (old, new)):
+        yield _CHOICES[pattern](old, new)
     elif path[-1:] in (("holdout",), ("filter",)):
         yield _whole(pattern, subject, old, new)
     elif isinstance(old, dict) and isinstance(new, dict):
@@ -183,6 +188,41 @@ def _purpose_budget(subject: str, old: dict[str, float] | None, new: dict[str, f
         return Change(text, "more", True)
     text = f"Purpose {subject} gets a budget of its own (epsilon {new['epsilon']:g}, delta {new['delta']:g})."
     return Change(text, "less", False)
+
+
+def _aggregation(old: str, new: str) -> Change:
+    if new == "secure":
+        return Change(
+            "Plain studies are refused from now on: only sums are opened (aggregation: secure).", "less", False
+        )
+    text = (
+        "Plain studies are allowed again, whose replies are seen one by one (aggregation changes from secure to plain)."
+    )
+    return Change(text, "more", True)
+
+
+def _secure_rule(old: dict[str, Any] | None, new: dict[str, Any] | None) -> Change:
+    if new is None:
+        return Change("Sums in secret: the rule is gone, and studies that ask for them are refused.", "less", False)
+    floor = new.get("local_noise_floor")
+    held = "no floor for one's own noise" if floor is None else f"one's own noise alone must hold epsilon {floor:g}"
+    terms = f"sums over {new['n_min']} members at least, up to {new['c']} colluding, {' or '.join(new['noise'])} noise"
+    return Change(f"Sums in secret are allowed by a new rule: {terms}, {held}.", "more", True)
+
+
+def _floor(old: float | None, new: float | None) -> Change:
+    if new is None:
+        text = f"Sums in secret: the floor for one's own noise (epsilon {old:g}) is gone."
+        return Change(text, "more", True)
+    return Change(f"Sums in secret: one's own noise alone must hold epsilon {new:g}.", "less", False)
+
+
+_CHOICES: dict[str, Callable[[Any, Any], Change]] = {
+    "aggregation": _aggregation,
+    "secure": _secure_rule,
+    "secure.local_noise_floor": _floor,
+}
+"""Parts whose coming or going is said in words of its own."""
 
 
 def _whole(pattern: str, subject: str, old: dict[str, Any], new: dict[str, Any]) -> Change:

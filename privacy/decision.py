@@ -7,9 +7,9 @@ from datetime import date
 
 from federation.charter import Charter, Declaration
 from federation.errors import PolicyError
-from federation.study import Holdout, StudyDraft, StudySpec, Training
+from federation.study import Holdout, SecurePlan, StudyDraft, StudySpec, Training
 from privacy.plan import Slot
-from privacy.policy import CUSTOMERS_PER_DELTA, Policy, PurposeRule, StudyRule, describe_holdout
+from privacy.policy import CUSTOMERS_PER_DELTA, Policy, PurposeRule, SecureRule, StudyRule, describe_holdout
 
 SMALLEST_TRAINING = Training(mode="fedsgd", rounds=1, steps=1, sampling_rate=1e-6)
 
@@ -20,6 +20,8 @@ class Terms:
 
     `epsilon`, `delta` hold for each account; `consent` is what a customer must have agreed to; `policy` is the policy's
     digest; `slot` is the plan's slot that the study fills; `eyes` is the number of officers who must approve it first.
+    `secure` is how the study's vectors are added up in secret, None for a plain study; `floor` is the epsilon that must hold
+    on each account by one's own noise alone, where the policy asks for one.
     """
 
     policy: str
@@ -32,6 +34,8 @@ class Terms:
     declared_size: int
     eyes: int = 0
     slot: Slot | None = None
+    secure: SecurePlan | None = None
+    floor: float | None = None
 
 
 def decide(
@@ -57,7 +61,8 @@ def decide(
         not allowed, CSL-P204 more epsilon than allowed, CSL-P205 delta above 1/(100 x declared size), CSL-P206
         cohort too small, CSL-P207 too few partners, CSL-P208 another hold-out, CSL-P209 not valid on this date,
         CSL-P210 another institution's policy, CSL-P211 nothing declared for the contract, CSL-P212 no free slot of
-        the plan fits.
+        the plan fits, CSL-P213 an aggregation that the policy does not allow, CSL-P214 sums in secret on weaker terms than
+        the policy asks for, CSL-P215 sums in secret under a plan.
     """
     _check_standing(policy, member, today)
     draft = spec.draft
@@ -76,6 +81,8 @@ def decide(
         declared_size=declaration.size,
         eyes=_eyes(policy, rule, epsilon),
         slot=_slot(policy, draft, spec.training, taken) if policy.budget.mode == "plan" else None,
+        secure=spec.secure,
+        floor=policy.secure.local_noise_floor if spec.secure is not None and policy.secure is not None else None,
     )
 
 
@@ -108,6 +115,7 @@ def _foreseen(policy: Policy, draft: StudyDraft) -> tuple[PurposeRule, StudyRule
     """Return the rules that a study falls under, and the epsilon that it would get."""
     purpose, rule = _rule(policy, draft.purpose, draft.contract)
     _check_shape(rule, draft)
+    _check_aggregation(policy, draft)
     return purpose, rule, _granted_epsilon(rule, draft.epsilon)
 
 
@@ -189,7 +197,7 @@ def _check_sizes(policy: Policy, rule: StudyRule, declaration: Declaration) -> N
 
 def _check_partners(policy: Policy, draft: StudyDraft, charter: Charter) -> None:
     able = sum(member.declaration(draft.contract) is not None for member in charter.members)
-    fewest = min(draft.min_partners, able)
+    fewest = min(max(draft.min_partners, draft.n_min or 1), able)
     if fewest < policy.smallest_partners:
         raise PolicyError(
             "CSL-P207",
@@ -211,6 +219,52 @@ def _check_shape(rule: StudyRule, draft: StudyDraft) -> None:
             "CSL-P208",
             f"The study holds out {describe_holdout(draft.holdout)}; the policy, {describe_holdout(rule.holdout)}.",
             "Ask the coordinator for the policy's rule: it stays the same for the budget's life.",
+        )
+
+
+def _check_aggregation(policy: Policy, draft: StudyDraft) -> None:
+    """Refuse a study whose vectors are added up otherwise than the policy allows."""
+    rule = policy.secure
+    if draft.aggregation == "plain":
+        if policy.aggregation == "secure":
+            raise PolicyError(
+                "CSL-P213",
+                "The policy allows studies whose sums alone are opened (aggregation: secure); this one is plain.",
+                "Ask the coordinator for a study with aggregation: secure, or your compliance officer to allow plain ones.",
+            )
+        return
+    if rule is None:
+        raise PolicyError(
+            "CSL-P213",
+            "The policy has no rule for studies whose sums alone are opened (aggregation: secure).",
+            "Ask your compliance officer to add the rule `secure` to the policy, or decline the study.",
+        )
+    if policy.budget.mode == "plan":
+        raise PolicyError(
+            "CSL-P215",
+            "The policy's budget is a plan, whose slots describe plain studies only; this study asks for aggregation: secure.",
+            "Ask for a plain study, or sign a policy whose budget is open.",
+        )
+    _check_secure(rule, draft)
+
+
+def _check_secure(rule: SecureRule, draft: StudyDraft) -> None:
+    """Refuse a study that promises less than the rule asks for; all that is wrong is said at once."""
+    assert draft.n_min is not None and draft.c is not None
+    weaker = []
+    if draft.n_min < rule.n_min:
+        weaker.append(
+            f"opens sums over {draft.n_min} members on (n_min), and the policy asks for {rule.n_min} at least"
+        )
+    if draft.c < rule.c:
+        weaker.append(f"holds while {draft.c} members collude (c), and the policy asks for {rule.c} at least")
+    if draft.noise not in rule.noise:
+        weaker.append(f"counts on {draft.noise} noise, and the policy allows {' or '.join(rule.noise)} noise only")
+    if weaker:
+        raise PolicyError(
+            "CSL-P214",
+            f"The study {'; it '.join(weaker)}.",
+            "Ask the coordinator for a study on the policy's terms, or your compliance officer to allow these.",
         )
 
 

@@ -5,7 +5,7 @@ from privacy.accounting import gaussian_mu
 from privacy.cost import NANO, Bound, Filter, TokenFilter
 from privacy.filter import Limits, limits_of
 from privacy.plan import plan_epsilon
-from privacy.policy import Policy, PurposeRule, StudyRule, describe_holdout
+from privacy.policy import Policy, PurposeRule, SecureRule, StudyRule, describe_holdout
 
 
 def explain(policy: Policy) -> list[str]:
@@ -23,6 +23,7 @@ def explain(policy: Policy) -> list[str]:
         *[line for rule in policy.studies for line in _study(policy, rule)],
         *_budget(policy, limits),
         *_authority(policy),
+        *_aggregation(policy),
         f"A study needs {policy.smallest_cohort} declared customers here and {policy.smallest_partners} partners in "
         "all.",
         f"Name lists hold only customers who agreed to {policy.contact_consent}; they never leave.",
@@ -127,6 +128,50 @@ def plan_epsilons(policy: Policy, delta: float, purpose: Purpose | None = None) 
     return plan_epsilon(slots, "training", delta), plan_epsilon(slots, "holdout", delta)
 
 
+def _aggregation(policy: Policy) -> list[str]:
+    rule = policy.secure
+    if rule is None:
+        return [
+            "Each reply carries this institution's own noise in full, and the coordinator sees it by itself. Studies that add up "
+            "replies in secret are refused."
+        ]
+    plain = (
+        "Plain studies are refused: of what leaves, only a sum over several institutions is ever opened."
+        if policy.aggregation == "secure"
+        else "Plain studies are allowed, whose replies the coordinator sees one by one; so are studies that add up replies in secret."
+    )
+    allies = "one institution works" if rule.c == 1 else f"{rule.c} institutions work"
+    whom = "a coordinator whom no institution helps" if rule.c == 0 else f"a coordinator with whom {allies} together"
+    return [
+        f"{plain} These must open no sum over fewer than {rule.n_min} institutions, and keep each reply secret from {whom}.",
+        *[_NOISES[noise] for noise in rule.noise],
+        *_floor(rule),
+    ]
+
+
+_NOISES = {
+    "local": "Local noise is allowed: this institution's own noise alone keeps a study's epsilon, whatever becomes of the secret.",
+    "shared": (
+        "Shared noise is allowed: a study's epsilon is kept by the honest institutions' noise together, of which this one adds a share. "
+        "It holds as long as the protocol does (docs/security.md says what that takes)."
+    ),
+}
+
+
+def _floor(rule: SecureRule) -> list[str]:
+    if rule.local_noise_floor is not None:
+        return [
+            f"Should the protocol fail, this institution's own noise must still keep a study to epsilon {rule.local_noise_floor:g} on each "
+            "account: no study gets more than that allows."
+        ]
+    if "shared" in rule.noise:
+        return [
+            "Should the protocol fail, its own share of the noise is all that is left; no floor is set for that. The ledger states for "
+            "each study which epsilon would hold then, apart from what it is charged."
+        ]
+    return []
+
+
 def _authority(policy: Policy) -> list[str]:
     names = ", ".join(officer.id for officer in policy.officers)
     return [
@@ -137,6 +182,10 @@ def _authority(policy: Policy) -> list[str]:
 
 def _refused(policy: Policy) -> str:
     also = ", what no slot is large enough for" if policy.budget.mode == "plan" else ""
+    if policy.aggregation == "secure":
+        also += ", plain studies"
+    elif policy.secure is None:
+        also += ", sums in secret"
     return (
         f"Refused: every other purpose, contract, model, mode and hold-out{also}, and any request beyond these figures."
     )

@@ -6,11 +6,11 @@ from datetime import date
 
 from federation.charter import Charter
 from federation.errors import PolicyError
-from privacy.accounting import gaussian_mu
+from privacy.accounting import gaussian_epsilon, gaussian_mu
 from privacy.cost import RdpFilter
 from privacy.explanation import plan_epsilons, studies_within
 from privacy.filter import limits_of
-from privacy.policy import CUSTOMERS_PER_DELTA, Policy
+from privacy.policy import CUSTOMERS_PER_DELTA, Policy, SecureRule, StudyRule
 from privacy.rdp import LARGEST_ORDER, SMALLEST_ORDER
 
 LARGE_EPSILON = 10
@@ -35,7 +35,17 @@ def mistakes(policy: Policy, charter: Charter | None = None, today: date | None 
     PolicyError
         CSL-P112 when nothing fits into a budget at the policy's order.
     """
-    checks: tuple[Callable[[Policy], list[str]], ...] = (_large, _growth, _delta, _fit, _order, _plan, _people, _kept)
+    checks: tuple[Callable[[Policy], list[str]], ...] = (
+        _large,
+        _growth,
+        _delta,
+        _fit,
+        _order,
+        _plan,
+        _people,
+        _secrecy,
+        _kept,
+    )
     found = [text for check in checks for text in check(policy)]
     if charter is not None:
         found += _declared(policy, charter)
@@ -175,6 +185,52 @@ def _people(policy: Policy) -> list[str]:
     return found
 
 
+def _secrecy(policy: Policy) -> list[str]:
+    rule = policy.secure
+    if rule is None:
+        return []
+    found = []
+    if policy.budget.mode == "plan":
+        found.append("the rule for sums in secret is idle: the budget is a plan, whose slots describe plain studies.")
+    if rule.c == 0:
+        found.append(
+            "secure: c = 0 trusts every other institution: one that works together with the coordinator is not reckoned with."
+        )
+    if policy.aggregation == "secure":
+        found += [
+            f"every study on {item.contract} would be refused: sums in secret need mode fedsgd and an additive or logistic model."
+            for item in policy.studies
+            if "fedsgd" not in item.modes or set(item.models) == {"mlp"}
+        ]
+    if rule.local_noise_floor is not None and rule.local_noise_floor > LARGE_EPSILON:
+        found.append(
+            f"secure: a local_noise_floor of epsilon {rule.local_noise_floor:g} promises a single customer next to nothing."
+        )
+    return found + (_shared(policy, rule) if "shared" in rule.noise else [])
+
+
+def _shared(policy: Policy, rule: SecureRule) -> list[str]:
+    """Say what shared noise is worth by itself, or that a floor leaves nothing of it."""
+    floor = rule.local_noise_floor
+    if floor is None:
+        largest = max(policy.studies, key=lambda item: item.max_epsilon)
+        bearers = rule.n_min - max(rule.c, 1)
+        alone = gaussian_epsilon(
+            gaussian_mu(largest.max_epsilon, largest.max_delta) * math.sqrt(bearers), largest.max_delta
+        )
+        return [
+            f"secure: shared noise without a local_noise_floor. Should the protocol fail, a study of epsilon {largest.max_epsilon:g} would "
+            f"be worth epsilon {alone:.2g} or so with {bearers} honest members' noise, and more with more members; nothing bounds it."
+        ]
+    smallest = min(item.max_epsilon for item in policy.studies)
+    if floor > smallest:
+        return []
+    return [
+        f"secure: a local_noise_floor of {floor:g} is not above the epsilon of a study ({smallest:g}): one's own noise must be enough "
+        "then, so that sharing it gains nothing."
+    ]
+
+
 def _kept(policy: Policy) -> list[str]:
     found = []
     if policy.reply_grid_seconds == 0:
@@ -221,4 +277,21 @@ def _declared(policy: Policy, charter: Charter) -> list[str]:
         ]
         if declaration.size < policy.smallest_cohort:
             found.append(f"{declaration.size} declared customers on {rule.contract} are below the smallest cohort.")
+        found += _enough(policy, rule, charter)
     return found
+
+
+def _enough(policy: Policy, rule: StudyRule, charter: Charter) -> list[str]:
+    """Compare the least number of members in a sum with how many there are."""
+    if policy.secure is None:
+        return []
+    least, able = policy.secure.n_min, sum(member.declaration(rule.contract) is not None for member in charter.members)
+    if least > able:
+        return [
+            f"secure: n_min is {least}, and {able} institutions declare {rule.contract}: no sum would ever be opened."
+        ]
+    if least == able:
+        return [
+            f"secure: n_min is {least}, as many as declare {rule.contract}: nobody may drop out of a sum, or it is not opened."
+        ]
+    return []

@@ -13,7 +13,7 @@ from federation.contract import Name, Text
 from federation.document import Document
 from federation.errors import PolicyError
 from federation.signing import Hex32, Signature
-from federation.study import Epsilon, Holdout, Purpose
+from federation.study import Aggregation, Epsilon, Holdout, Noise, Purpose
 from privacy.cost import Filter, TokenFilter
 from privacy.plan import Slot
 
@@ -130,6 +130,35 @@ class Budget(Document):
         return self
 
 
+class SecureRule(Document):
+    """Studies whose sums alone are opened: from how many members on, how many of them may collude, and whose noise may count.
+
+    With `aggregation: secure` a vault answers no other studies; with `plain` this rule allows them beside plain ones.
+
+    Attributes
+    ----------
+    n_min, c:
+        The least that a study must promise: it opens sums over at least so many members, and holds while so many collude with the
+        coordinator; n_min >= c + 3.
+    noise:
+        `local` (one's own noise is enough), `shared` (the noise of all honest members together is), or both.
+    local_noise_floor:
+        The epsilon that must hold for a study on each account by one's own noise alone, should the protocol's assumptions fail. None:
+        no more than the noise of a member's share is promised then.
+    """
+
+    n_min: Annotated[int, Field(ge=3, le=200)]
+    c: Annotated[int, Field(ge=0, le=197)]
+    noise: Annotated[tuple[Noise, ...], Field(min_length=1, max_length=2)]
+    local_noise_floor: Annotated[Epsilon | None, Field(exclude_if=lambda value: value is None)] = None
+
+    @field_validator("noise")
+    @classmethod
+    def _noise_once(cls, noise: tuple[Noise, ...]) -> tuple[Noise, ...]:
+        _once(list(noise), "noise")
+        return noise
+
+
 class Retention(Document):
     """After how many days what a study leaves at home is deleted: name lists, kept replies, records of who took part."""
 
@@ -154,7 +183,8 @@ class Policy(Document):
     budget: Budget
     smallest_cohort: Annotated[int, Field(ge=1)]
     smallest_partners: Annotated[int, Field(ge=1, le=200)]
-    aggregation: Literal["plain"]
+    aggregation: Aggregation
+    secure: Annotated[SecureRule | None, Field(exclude_if=lambda value: value is None)] = None
     reply_grid_seconds: Annotated[float, Field(ge=0, le=3600)]
     retention: Retention
 
@@ -188,6 +218,7 @@ class Policy(Document):
         if (self.version == 1) != (self.prev is None):
             problems.append("version 1 has no prev; every later version names the digest of the one before")
         known = {rule.id for rule in self.purposes}
+        problems += _aggregation_problems(self.aggregation, self.secure, self.budget.mode)
         problems += _purpose_problems(self.purposes, self.budget) + _slot_problems(self.studies, self.budget.slots)
         for rule in self.studies:
             problems += [
@@ -241,6 +272,21 @@ class PolicySignatures(Document):
 
     policy: Hex32
     signatures: Annotated[tuple[Signature, ...], Field(max_length=20)]
+
+
+def _aggregation_problems(
+    aggregation: Aggregation, rule: SecureRule | None, mode: Literal["open", "plan"]
+) -> list[str]:
+    problems = []
+    if aggregation == "secure" and rule is None:
+        problems.append("aggregation: secure needs a rule `secure` that says on which terms")
+    if aggregation == "secure" and mode == "plan":
+        problems.append(
+            "a plan's slots describe plain studies, which aggregation: secure refuses: the budget must be open"
+        )
+    if rule is not None and rule.n_min < rule.c + 3:
+        problems.append(f"secure: n_min must be at least c + 3 = {rule.c + 3}")
+    return problems
 
 
 def _purpose_problems(purposes: tuple[PurposeRule, ...], budget: Budget) -> list[str]:

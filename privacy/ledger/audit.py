@@ -28,6 +28,7 @@ from privacy.ledger.facts import Facts
 from privacy.ledger.plans import plan_lines
 from privacy.ledger.reader import TreeHead, signed
 from privacy.ledger.rules import advance, skip
+from privacy.ledger.secrecy import is_understated
 from privacy.ledger.spool import TreeSpool
 from privacy.ledger.state import State
 from privacy.plan import plan_events
@@ -266,6 +267,10 @@ class Audit:
         for charge in body.data.charges:
             if run_epsilon(charge.events, body.data.delta) > body.data.epsilon * (1 + PRICE_TOLERANCE):
                 self._add("CSL-P619", seq, f"The {charge.account} account's events cost more than was granted.")
+            claim = body.data.broken(charge.account)
+            if claim is not None and is_understated(charge, claim.epsilon, body.data.delta, PRICE_TOLERANCE):
+                what = "would disclose more by its own noise alone than is stated for a failure of the protocol"
+                self._add("CSL-P619", seq, f"The {charge.account} account {what}.")
             if limits is not None and body.data.slot is None:
                 computed = recompute(charge.events, charge.cost, limits.filter)
                 self._compare(seq, f"{charge.account} account", charge.cost, computed)

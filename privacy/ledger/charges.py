@@ -16,6 +16,7 @@ from privacy.ledger.entries import (
     ReserveData,
 )
 from privacy.ledger.plans import plan_lines
+from privacy.ledger.secrecy import check_floor, check_terms, claims_of
 from privacy.plan import plan_events
 from privacy.policy import Policy
 
@@ -36,14 +37,16 @@ def priced(
     releases: Mapping[Account, int],
     terms: Terms,
     limits: Limits,
+    if_broken: Mapping[Account, float] | None = None,
 ) -> ReserveData:
     """Return what a reservation writes down: each account's events priced as one run, nothing for a plan's slot.
 
     Raises
     ------
     PolicyError
-        CSL-P411 for events that cost more than the terms grant.
+        CSL-P411 for events that cost more than the terms grant; CSL-P216, CSL-P217 as `Ledger.reserve`.
     """
+    check_terms(charges, terms.secure)
     for account, events in charges.items():
         cost = run_epsilon(tuple(events), terms.delta)
         if cost > terms.epsilon * (1 + EPSILON_SLACK):
@@ -62,6 +65,8 @@ def priced(
         for name in ACCOUNTS
         if name in charges
     )
+    claims = claims_of(lines, if_broken, terms.delta)
+    check_floor(claims, terms.floor)
     return ReserveData(
         study=study,
         purpose=terms.purpose,
@@ -72,4 +77,5 @@ def priced(
         library=f"dp-accounting {version('dp-accounting')}",
         slot=None if terms.slot is None else terms.slot.id,
         charges=lines,
+        if_broken=claims,
     )

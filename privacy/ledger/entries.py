@@ -15,7 +15,7 @@ from federation.errors import DocumentError
 from federation.signing import Hex32, Hex64, Signature
 from federation.study import Epsilon, Purpose
 from privacy.cost import Cost
-from privacy.events import PrivacyEvent
+from privacy.events import PrivacyEvent, SecureSum
 from privacy.filter import Limits
 from privacy.ledger.refusals import Code, RefusalsData
 from privacy.policy import Policy
@@ -91,9 +91,22 @@ class ApproveData(Document):
     signature: Signature
 
 
+class BrokenClaim(Document):
+    """The epsilon, at the study's delta, that holds for one account by one's own noise alone: what is left of a study that was
+    added up in secret should the protocol's assumptions fail."""
+
+    account: Account
+    epsilon: Annotated[float, Field(ge=0, le=1e12)]
+
+
 class ReserveData(Document):
     """A whole study's cost, set aside before its data are touched, under the policy named; `library` computed the
-    price; `slot` is the plan's slot that the study fills."""
+    price; `slot` is the plan's slot that the study fills.
+
+    `charges` say what holds against the coordinator together with as many members as the study reckons with. `if_broken`,
+    for studies whose vectors are added up in secret, says apart from it what would hold by one's own noise alone, an equal
+    share of the noise that the events name. The one is never added to the other.
+    """
 
     study: Text
     purpose: Purpose
@@ -104,16 +117,26 @@ class ReserveData(Document):
     library: Text
     slot: Name | None = None
     charges: Annotated[tuple[AccountCharge, ...], Field(min_length=1, max_length=2)]
+    if_broken: Annotated[
+        tuple[BrokenClaim, ...] | None, Field(max_length=2, exclude_if=lambda value: value is None)
+    ] = None
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
-        if [charge.account for charge in self.charges] not in (["training"], ["holdout"], ["training", "holdout"]):
+        accounts = [charge.account for charge in self.charges]
+        if accounts not in (["training"], ["holdout"], ["training", "holdout"]):
             raise ValueError("training first, then holdout, each at most once")
+        if self.if_broken is not None and [claim.account for claim in self.if_broken] != accounts:
+            raise ValueError("if_broken names the accounts that are charged, in their order")
         return self
 
     def charge(self, account: str) -> AccountCharge | None:
         """Return what is taken from an account, or None."""
         return next((charge for charge in self.charges if charge.account == account), None)
+
+    def broken(self, account: str) -> BrokenClaim | None:
+        """Return what would hold on an account if the protocol failed; None for a plain study."""
+        return next((claim for claim in self.if_broken or () if claim.account == account), None)
 
 
 class ReleaseData(Document):
@@ -396,15 +419,28 @@ class Entry:
 
 @dataclass(frozen=True)
 class Reservation:
-    """A study's reservation, what was released under it so far (by account), and whether it is closed."""
+    """A study's reservation, what was released under it so far (by account), whether it is closed, and whether its customers' data were
+    ever read (a consent entry says so)."""
 
     rid: str
     data: ReserveData
     released: dict[str, int]
     closed: bool = False
+    read: bool = False
+
+    @property
+    def secret(self) -> bool:
+        """Whether its vectors are added up in secret."""
+        return any(isinstance(event, SecureSum) for charge in self.data.charges for event in charge.events)
 
     def untouched(self) -> tuple[Account, ...]:
-        """Return the reserved accounts from which nothing was ever released."""
+        """Return the reserved accounts from which nothing was ever released.
+
+        Of a study that is added up in secret, none once its data were read: a masked vector may have left before its release entry, which
+        stands for the opening of the sum, and it must be paid for even if the masks break.
+        """
+        if self.secret and self.read:
+            return ()
         return tuple(charge.account for charge in self.data.charges if not self.released.get(charge.account))
 
 

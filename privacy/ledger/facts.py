@@ -12,6 +12,7 @@ from privacy.ledger.entries import (
     ApproveData,
     Body,
     Close,
+    Consent,
     Known,
     Release,
     Reservation,
@@ -25,7 +26,7 @@ REMEMBERED = 512
 
 _SCHEMA = """
 CREATE TABLE study(rid TEXT PRIMARY KEY, reserve BLOB NOT NULL, training INTEGER NOT NULL DEFAULT 0,
-  holdout INTEGER NOT NULL DEFAULT 0, closed INTEGER NOT NULL DEFAULT 0) STRICT, WITHOUT ROWID;
+  holdout INTEGER NOT NULL DEFAULT 0, closed INTEGER NOT NULL DEFAULT 0, read INTEGER NOT NULL DEFAULT 0) STRICT, WITHOUT ROWID;
 CREATE TABLE decision(rid TEXT NOT NULL, seq INTEGER NOT NULL, data BLOB NOT NULL, PRIMARY KEY (rid, seq)) STRICT, WITHOUT ROWID;
 CREATE TABLE released(rid TEXT NOT NULL, number INTEGER NOT NULL, account TEXT NOT NULL, seq INTEGER NOT NULL,
   PRIMARY KEY (rid, number)) STRICT, WITHOUT ROWID;
@@ -72,6 +73,8 @@ class Facts:
             self._database.execute("INSERT INTO released VALUES (?, ?, ?, ?)", row)
         elif isinstance(body, Close):
             self._database.execute("UPDATE study SET closed = 1 WHERE rid = ?", (body.rid,))
+        elif isinstance(body, Consent):
+            self._database.execute("UPDATE study SET read = 1 WHERE rid = ?", (body.rid,))
 
     def releases(self) -> Iterator[ReleasedRow]:
         """Yield every release as the file's table should hold it, by entry."""
@@ -80,11 +83,13 @@ class Facts:
 
     def reservation(self, rid: str) -> Reservation | None:
         """Return what was reserved for a study and released under it so far, or None."""
-        query = "SELECT training, holdout, closed FROM study WHERE rid = ?"
+        query = "SELECT training, holdout, closed, read FROM study WHERE rid = ?"
         row = self._database.execute(query, (rid,)).fetchone()
         if row is None:
             return None
-        return Reservation(rid, self._reserved(rid), {"training": row[0], "holdout": row[1]}, bool(row[2]))
+        return Reservation(
+            rid, self._reserved(rid), {"training": row[0], "holdout": row[1]}, bool(row[2]), bool(row[3])
+        )
 
     def _read_reserve(self, rid: str) -> ReserveData:
         content = self._database.execute("SELECT reserve FROM study WHERE rid = ?", (rid,)).fetchone()[0]

@@ -209,6 +209,7 @@ class Ledger(LedgerReader):
         charges: Mapping[Account, Sequence[PrivacyEvent]],
         releases: Mapping[Account, int],
         terms: Terms,
+        if_broken: Mapping[Account, float] | None = None,
     ) -> Reservation:
         """Set aside what a whole study costs, before its data are touched; an open reservation counts in full for ever.
 
@@ -223,7 +224,10 @@ class Ledger(LedgerReader):
         releases:
             How many replies may leave under each of these accounts.
         terms:
-            What `Policy.decide` granted, under the policy that is in force here.
+            What `privacy.decision.decide` granted, under the policy that is in force here.
+        if_broken:
+            For a study whose vectors are added up in secret, and only then: the epsilon of each account, at the terms' delta, by
+            one's own noise alone.
 
         Raises
         ------
@@ -231,12 +235,13 @@ class Ledger(LedgerReader):
             CSL-P401 terms of another policy, CSL-P402 reserved before on other terms, CSL-P403, CSL-P404 and CSL-P412 not
             enough left of the period's, the life's or the purpose's budget, CSL-P406 closed before, CSL-P411 events that
             cost more than the terms grant, CSL-P413 entries were lost, CSL-P415 not approved yet, CSL-P416 declined,
-            CSL-P417 no such free slot, CSL-P419 more releases than the events pay for.
+            CSL-P417 no such free slot, CSL-P419 more releases than the events pay for; CSL-P216 an `if_broken` that is
+            missing, out of place or below what its events give, CSL-P217 one above the floor of terms or policy.
         """
         limits = self.state().limits
         if limits is None:
             raise PolicyError("CSL-P401", "No policy is in force in the ledger.", "Activate the institution's policy.")
-        data = priced(study, charges, releases, terms, limits)
+        data = priced(study, charges, releases, terms, limits, if_broken)
         with self._store.transaction():
             known = self._reservation(rid)
             if known is not None and known.data == data:

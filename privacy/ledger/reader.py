@@ -251,7 +251,8 @@ class LedgerReader:
         body = self._entry(row).body
         assert isinstance(body, Reserve)
         released = dict.fromkeys([charge.account for charge in body.data.charges], 0) | self._store.counts(rid)
-        return Reservation(rid, body.data, released, self._store.of_kind(rid, "close") is not None)
+        closed = self._store.of_kind(rid, "close") is not None
+        return Reservation(rid, body.data, released, closed, self._store.was_read(rid))
 
     def _known(self, rid: str, number: int | None = None) -> Known:
         taken = number is not None and self._store.released_at(rid, number) is not None

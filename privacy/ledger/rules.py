@@ -32,6 +32,7 @@ from privacy.ledger.entries import (
     Withdraw,
 )
 from privacy.ledger.plans import check_slot, open_plan, retire_plan
+from privacy.ledger.secrecy import check_secrecy
 from privacy.ledger.state import EPOCH, KeySince, State
 from privacy.ledger.succession import check_policy, holdouts_of
 from privacy.policy import Policy, StudyRule
@@ -51,7 +52,7 @@ def advance(state: State, body: Body, leaf: bytes, known: Known) -> State:
     ------
     PolicyError
         CSL-P301 to P317 for a policy, decision, rotation or restoration, CSL-P401 to P419 for a reservation, release or close
-        that the rules do not allow.
+        that the rules do not allow, CSL-P216 and P217 for one of sums in secret.
     IntegrityError
         CSL-P314 for signatures in it that do not fit.
     DocumentError
@@ -232,6 +233,7 @@ def _check_in_force(state: State, body: Reserve) -> Limits:
     rule = rule_for(policy, data.contract, data.purpose)
     if rule is None or data.epsilon > rule.max_epsilon or data.delta > rule.max_delta:
         raise PolicyError("CSL-P401", "The study got more than the policy in force allows it.", "Decide again.")
+    check_secrecy(policy, data)
     for charge in data.charges:
         if charge.releases > sum(map(releases, charge.events)):
             raise PolicyError(

@@ -209,6 +209,11 @@ class Store:
         query = "SELECT * FROM entry WHERE rid = ? AND kind = 'approve' AND kind IN ('approve', 'consent') ORDER BY seq"
         return [self._typed(row) for row in self._connection.execute(query, (rid,))]
 
+    def was_read(self, rid: str) -> bool:
+        """Return whether a consent under which a study's data were read stands here."""
+        query = "SELECT 1 FROM entry WHERE rid = ? AND kind = 'consent' AND kind IN ('approve', 'consent') LIMIT 1"
+        return self._connection.execute(query, (rid,)).fetchone() is not None
+
     def at(self, seq: int) -> Row | None:
         """Return the entry number `seq`."""
         return self._row("SELECT * FROM entry WHERE seq = ?", (seq,))

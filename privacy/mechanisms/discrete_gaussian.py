@@ -7,27 +7,26 @@ it against.
 
 import math
 from fractions import Fraction
+from functools import lru_cache
 
 import mpmath
 import numpy as np
 from numpy.typing import NDArray
 
 from federation.errors import PolicyError
+from privacy.mechanisms.table import TABLE_BITS, TableSampler
 from privacy.randomness import RandomSource
 
 MIN_SIGMA = 0.1
 MAX_SIGMA = float(1 << 16)
-TABLE_BITS = 128
 _FRACTION_BITS = 512  # of the fixed-point weights: the recurrence loses about 3 log2(table length) of them
-_WORD = (1 << 64) - 1
 
 
 class DiscreteGaussian:
     """Table sampler of N_Z(0, sigma^2).
 
-    A uniform integer of 128 bits is looked up in the cumulative probabilities, each rounded to a multiple of 2^-128.
-    The high 64 bits decide nearly always; the low ones are drawn only when the high ones equal those of a table
-    entry, which gives the same law.
+    A uniform integer of 128 bits is looked up in the cumulative probabilities, each rounded to a multiple of 2^-128
+    (`privacy.mechanisms.table`).
 
     Parameters
     ----------
@@ -58,39 +57,20 @@ class DiscreteGaussian:
         cumulative = cumulative_table(sigma)
         self.bound = len(cumulative) // 2
         self.error = math.ldexp(len(cumulative) + 1, -TABLE_BITS)
-        self._high = np.array([value >> 64 for value in cumulative], dtype=np.uint64)
-        self._low = np.array([value & _WORD for value in cumulative], dtype=np.uint64)
-        bits = min(max(len(cumulative).bit_length() + 4, 12), 20)
-        self._shift = np.uint64(64 - bits)
-        self._guide = self._guide_table(bits)
-
-    def _guide_table(self, bits: int) -> NDArray[np.int32]:
-        """The answer for each leading `bits` bits, or -1 where they do not settle it."""
-        first = np.arange(1 << bits, dtype=np.uint64) << self._shift
-        last = first | ((np.uint64(1) << self._shift) - np.uint64(1))
-        below = np.searchsorted(self._high, first, side="left")
-        settled = below == np.searchsorted(self._high, last, side="right")
-        below[~settled] = -1
-        return below.astype(np.int32)
+        self._table = TableSampler(cumulative)
 
     def sample(self, n: int, source: RandomSource) -> NDArray[np.int64]:
         """Return `n` independent draws, shape (n,), int64."""
-        high = source.integers64(n)
-        index: NDArray[np.int64] = self._guide[high >> self._shift].astype(np.int64)
-        open_ = np.flatnonzero(index < 0)
-        if open_.size:
-            index[open_] = self._search(high[open_], source)
-        return index - self.bound
+        return self._table.draw(n, source) - self.bound
 
-    def _search(self, high: NDArray[np.uint64], source: RandomSource) -> NDArray[np.int64]:
-        """Count the table entries that are not above each value, drawing its low word where the high word ties."""
-        first = np.searchsorted(self._high, high, side="left")
-        after = np.searchsorted(self._high, high, side="right")
-        tied = np.flatnonzero(first != after)
-        for position, low in zip(tied.tolist(), source.integers64(tied.size), strict=True):
-            entries = self._low[first[position] : after[position]]
-            first[position] += np.searchsorted(entries, low, side="right")
-        return first.astype(np.int64)
+
+@lru_cache(maxsize=4)
+def discrete_gaussian(sigma: float) -> DiscreteGaussian:
+    """Return the sampler of N_Z(0, sigma^2), built once a process: a table for sigma = 16384 takes longer than all its draws.
+
+    Raises PolicyError CSL-P103 when sigma is out of range.
+    """
+    return DiscreteGaussian(sigma)
 
 
 def table_bound(sigma: float) -> int:

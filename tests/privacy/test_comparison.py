@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from federation.document import parse_yaml
 from privacy.comparison import changes, grows
-from privacy.policy import Policy
+from privacy.policy import Policy, SecureRule
 
 TEXT = """
 institution: alder
@@ -93,6 +93,8 @@ def other(value, step=1):
 
 
 PATHS = dict(leaves(OLD))
+RULE = SecureRule(n_min=6, c=2, noise=("local",), local_noise_floor=3.0)
+SECRET = OLD.model_copy(update={"aggregation": "secure", "secure": RULE})
 
 
 def seen(new, old=OLD):
@@ -108,7 +110,7 @@ def named(path):
 @pytest.mark.parametrize("path", PATHS, ids=named)
 @pytest.mark.parametrize("step", [1, -1])
 def test_no_field_changes_unseen(path, step):
-    found = seen(with_value(OLD, path, other(PATHS[path], step)))
+    found = seen(with_value(OLD, path, RULE if path == ("secure",) else other(PATHS[path], step)))
     assert found and all("\n" not in change.text for change in found)
     assert not any(change.budget and change.effect == "less" for change in found)
 
@@ -116,7 +118,7 @@ def test_no_field_changes_unseen(path, step):
 def test_there_are_words_for_every_field():
     """A path with dots in a text would be the last resort for a field that has no words."""
     for path, value in PATHS.items():
-        for change in seen(with_value(OLD, path, other(value))):
+        for change in seen(with_value(OLD, path, RULE if path == ("secure",) else other(value))):
             assert ".*." not in change.text and not change.text.startswith(f"{path[0]}."), change.text
 
 
@@ -235,3 +237,47 @@ def test_what_grows_one_way_does_not_grow_the_other(data):
     new = with_value(OLD, path, other(PATHS[path], data.draw(st.sampled_from([1, -1]))))
     fixed = ("filter" in path) or ("holdout" in path)
     assert fixed or not (grows(OLD, new) and grows(new, OLD))
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "effect", "budget", "words"),
+    [
+        (("aggregation",), "plain", "more", True, "Plain studies are allowed again"),
+        (("secure", "n_min"), 5, "more", True, "least number of members in a sum falls from 6 to 5"),
+        (("secure", "n_min"), 7, "less", False, "rises from 6 to 7"),
+        (("secure", "c"), 1, "more", True, "colluding members that a study must withstand falls from 2 to 1"),
+        (("secure", "c"), 3, "less", False, "rises from 2 to 3"),
+        (("secure", "noise"), ("local", "shared"), "more", True, "shared noise is new"),
+        (("secure", "noise"), (), "less", False, "local noise is gone"),
+        (("secure", "local_noise_floor"), 4.0, "more", True, "one's own noise alone must hold rises from 3 to 4"),
+        (("secure", "local_noise_floor"), 2.0, "less", False, "falls from 3 to 2"),
+        (("secure", "local_noise_floor"), None, "more", True, "the floor for one's own noise (epsilon 3) is gone"),
+        (("secure",), None, "less", False, "the rule is gone"),
+    ],
+)
+def test_what_loosens_and_what_tightens_sums_in_secret(path, value, effect, budget, words):
+    (change,) = changes(SECRET, with_value(SECRET, path, value))
+    assert (change.effect, change.budget, change.fixed) == (effect, budget, False) and words in change.text
+
+
+def test_a_first_rule_for_sums_in_secret_and_a_first_floor_are_named():
+    (change,) = changes(OLD, with_value(OLD, ("secure",), RULE))
+    assert change.effect == "more" and change.budget
+    assert (
+        "sums over 6 members at least, up to 2 colluding, local noise, one's own noise alone must hold epsilon 3"
+        in change.text
+    )
+    (change,) = changes(OLD, with_value(OLD, ("aggregation",), "secure"))
+    assert (change.effect, change.budget) == ("less", False) and "refused from now on" in change.text
+    bare = with_value(SECRET, ("secure", "local_noise_floor"), None)
+    (change,) = changes(bare, SECRET)
+    assert (change.effect, change.budget) == ("less", False)
+    (change,) = changes(OLD, with_value(OLD, ("secure",), bare.secure))
+    assert "no floor" in change.text
+
+
+@given(n_min=st.integers(3, 20), c=st.integers(0, 17), floor=st.none() | st.floats(0.1, 50))
+def test_two_officers_sign_whatever_a_study_would_have_been_refused_for(n_min, c, floor):
+    new = with_value(SECRET, ("secure",), RULE.model_copy(update={"n_min": n_min, "c": c, "local_noise_floor": floor}))
+    looser = n_min < 6 or c < 2 or floor is None or floor > 3.0
+    assert bool(grows(SECRET, new)) == looser

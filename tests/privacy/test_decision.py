@@ -6,7 +6,15 @@ from hypothesis import strategies as st
 
 from federation.charter import Charter, Declaration, Member, PinnedContract
 from federation.errors import PolicyError
-from federation.study import HashHoldout, LogisticModel, PositionHoldout, StudyDraft, StudySpec, Training
+from federation.study import (
+    HashHoldout,
+    LogisticModel,
+    PositionHoldout,
+    SecurePlan,
+    StudyDraft,
+    StudySpec,
+    Training,
+)
 from privacy.decision import decide, foresee
 from tests.privacy.policies import policy
 
@@ -38,8 +46,10 @@ def spec_of(**changes):
         **changes,
     }
     mode = draft.get("mode", "fedsgd")
+    terms = {"noise": "local"} | {name: draft[name] for name in ("noise", "n_min", "c") if name in draft}
     return StudySpec(
         draft=StudyDraft(**draft),
+        secure=SecurePlan(**terms, share=16384.0) if draft.get("aggregation") == "secure" else None,
         federation="test",
         charter="0" * 64,
         contract_digest="0" * 64,
@@ -182,3 +192,97 @@ def test_a_purpose_that_the_policy_knows_but_not_for_this_contract_is_refused(ma
     assert purpose in policy_text
     policy = make_policy(policy_text.replace(purpose, purpose + purpose.replace("churn", "other")))
     assert refusal(policy, spec_of(purpose="marketing.other")) == "CSL-P202"
+
+
+MANY = ("alder", *(f"member_{number:02}" for number in range(11)))
+RULE = {"n_min": 5, "c": 1, "noise": ["local", "shared"]}
+
+
+def secret(n_min=6, c=2, noise="shared", **changes):
+    return spec_of(aggregation="secure", n_min=n_min, c=c, noise=noise, **changes)
+
+
+def test_what_a_secret_study_is_granted():
+    allowed = policy(secure=RULE | {"local_noise_floor": 3.0})
+    terms = decide(allowed, secret(), charter_of(members=MANY), "alder", TODAY)
+    assert terms.secure == SecurePlan(noise="shared", n_min=6, c=2, share=16384.0) and terms.floor == 3.0
+    plain = decide(allowed, spec_of(), charter_of(members=MANY), "alder", TODAY)
+    assert plain.secure is None and plain.floor is None
+    assert decide(policy(secure=RULE), secret(), charter_of(members=MANY), "alder", TODAY).floor is None
+
+
+@pytest.mark.parametrize(
+    ("code", "words", "changes", "spec"),
+    [
+        ("CSL-P213", "no rule", {}, secret()),
+        ("CSL-P213", "this one is plain", {"aggregation": "secure", "secure": RULE}, spec_of()),
+        ("CSL-P214", "6 members on (n_min)", {"secure": RULE | {"n_min": 7}}, secret()),
+        ("CSL-P214", "2 members collude (c)", {"secure": RULE | {"n_min": 6, "c": 3}}, secret()),
+        ("CSL-P214", "local noise only", {"secure": RULE | {"noise": ["local"]}}, secret()),
+        ("CSL-P214", "shared noise only", {"secure": RULE | {"noise": ["shared"]}}, secret(noise="local")),
+        ("CSL-P215", "plan", {"secure": RULE, "budget__mode": "plan", "budget__slots": [slot("one")]}, secret()),
+    ],
+)
+def test_an_aggregation_that_the_policy_does_not_allow_is_refused(code, words, changes, spec):
+    strict = policy(**changes)
+    for attempt in (
+        lambda: decide(strict, spec, charter_of(members=MANY), "alder", TODAY),
+        lambda: foresee(strict, spec.draft, charter_of(members=MANY), TODAY),
+        lambda: foresee(strict, spec.draft, None, TODAY),
+    ):
+        with pytest.raises(PolicyError) as caught:
+            attempt()
+        assert caught.value.code == code and words in caught.value.cause and caught.value.action
+
+
+def test_all_that_is_weaker_is_said_at_once():
+    strict = policy(secure={"n_min": 7, "c": 3, "noise": ["local"]})
+    with pytest.raises(PolicyError) as caught:
+        decide(strict, secret(), charter_of(members=MANY), "alder", TODAY)
+    assert all(part in caught.value.cause for part in ("n_min", "(c)", "shared noise"))
+
+
+def test_a_plan_still_takes_plain_studies_beside_an_idle_rule():
+    planned = policy(secure=RULE, budget__mode="plan", budget__slots=[slot("one")])
+    assert decide(planned, spec_of(), charter_of(), "alder", TODAY).slot.id == "one"
+
+
+def test_the_members_in_a_sum_count_as_partners():
+    demanding = policy(secure=RULE, smallest_partners=6)
+    assert decide(demanding, secret(n_min=6), charter_of(members=MANY), "alder", TODAY).secure
+    assert refusal(demanding, secret(n_min=5), charter_of(members=MANY)) == "CSL-P207"
+    assert refusal(demanding, secret(n_min=6), charter_of(members=MANY[:5])) == "CSL-P207"
+
+
+COLLUDERS = st.integers(0, 6)
+NOISES = st.sampled_from([["local"], ["shared"], ["local", "shared"]])
+
+
+@st.composite
+def rules(draw):
+    c = draw(COLLUDERS)
+    return {"n_min": draw(st.integers(c + 3, 12)), "c": c, "noise": draw(NOISES)}
+
+
+@given(aggregation=st.sampled_from(["plain", "secure"]), rule=rules(), asked=rules(), tighter=st.data())
+def test_a_stricter_rule_never_grants_what_a_looser_one_refuses(aggregation, rule, asked, tighter):
+    """Every way to tighten a policy: a larger n_min or c, fewer noises, plain studies refused, a floor."""
+    c = tighter.draw(st.integers(rule["c"], 7))
+    noise = tighter.draw(st.sampled_from([rule["noise"], rule["noise"][:1], rule["noise"][-1:]]))
+    n_min = tighter.draw(st.integers(max(rule["n_min"], c + 3), 14))
+    stricter = {"n_min": n_min, "c": c, "noise": noise, "local_noise_floor": 2.0}
+    study = secret(asked["n_min"], asked["c"], asked["noise"][0])
+    charter = charter_of(members=MANY)
+
+    def grants(document, spec):
+        try:
+            return decide(document, spec, charter, "alder", TODAY).epsilon
+        except PolicyError:
+            return None
+
+    loose, strict = policy(aggregation=aggregation, secure=rule), policy(aggregation="secure", secure=stricter)
+    for spec in (study, spec_of()):
+        if grants(loose, spec) is None:
+            assert grants(strict, spec) is None
+    fits = asked["n_min"] >= rule["n_min"] and asked["c"] >= rule["c"] and asked["noise"][0] in rule["noise"]
+    assert (grants(loose, study) == 1.0) == fits

@@ -13,6 +13,7 @@ from federation.errors import PolicyError
 from privacy.mechanisms.discrete_gaussian import (
     DiscreteGaussian,
     cumulative_table,
+    discrete_gaussian,
     rejection_sample,
     table_bound,
 )
@@ -77,7 +78,7 @@ def test_lookup_counts_the_entries_not_above_the_draw(sigma: float, data: st.Dat
     ]
 
 
-@pytest.mark.parametrize("sigma", [0.3, 1.0, 4.0, 30.0, 1000.0, 20_000.0])
+@pytest.mark.parametrize("sigma", [0.3, 0.5, 1.0, 4.0, 30.0, 1000.0, 16_384.0, 30_000.0])
 def test_samples_have_the_law(sigma: float) -> None:
     n = 200_000
     sampler = DiscreteGaussian(sigma)
@@ -125,3 +126,8 @@ def test_refusals(sigma: float) -> None:
     with pytest.raises(PolicyError) as caught:
         DiscreteGaussian(sigma)
     assert caught.value.code == "CSL-P103"
+
+
+def test_one_table_a_process() -> None:
+    assert discrete_gaussian(12.5) is discrete_gaussian(12.5)
+    assert discrete_gaussian(12.5) is not discrete_gaussian(13.0)

@@ -80,3 +80,19 @@ def test_a_plan_is_explained_slot_by_slot_and_as_a_whole():
     assert "Slot spring: one study for marketing.churn on shop, at most 20 steps at rate 0.5, noise 8 or more" in text
     assert "2 slots" in text and "no slot is large enough" in text and "as they come" not in text
     assert plan_epsilons(planned, 1e-6, "marketing.other") == (0.0, 0.0)
+
+
+def test_how_replies_are_added_up_is_said():
+    text = said(policy())
+    assert "the coordinator sees it by itself. Studies that add up replies in secret are refused." in text
+    assert "sums in secret, and any" in text
+    rule = {"n_min": 5, "c": 1, "noise": ["local"]}
+    text = said(policy(secure=rule))
+    assert "Plain studies are allowed" in text and "fewer than 5 institutions" in text
+    assert "secret from a coordinator with whom one institution works together." in text
+    assert "Local noise is allowed" in text and "Shared noise" not in text and "Should the protocol fail" not in text
+    text = said(policy(aggregation="secure", secure=rule | {"c": 0, "noise": ["shared"]}))
+    assert "Plain studies are refused" in text and "from a coordinator whom no institution helps" in text
+    assert "Shared noise is allowed" in text and "no floor is set" in text and "plain studies, and any" in text
+    text = said(policy(aggregation="secure", secure=rule | {"noise": ["shared"], "local_noise_floor": 3.0}))
+    assert "must still keep a study to epsilon 3 on each account" in text

@@ -102,3 +102,54 @@ def test_what_the_charter_declares_is_compared():
     ]
     assert found(charter_of(size=20)) == ["20 declared customers on shop are below the smallest cohort."]
     assert "no declaration for shop" in found(charter_of(contract="other"))[0]
+
+
+RULE = {"n_min": 5, "c": 1, "noise": ["local"]}
+
+
+@pytest.mark.parametrize(
+    ("words", "rule"),
+    [
+        ("c = 0 trusts every other institution", {"c": 0}),
+        ("shared noise without a local_noise_floor", {"noise": ["local", "shared"]}),
+        ("a local_noise_floor of 1 is not above", {"noise": ["shared"], "local_noise_floor": 1.0}),
+        ("a local_noise_floor of epsilon 11 promises", {"noise": ["shared"], "local_noise_floor": 11.0}),
+    ],
+)
+def test_each_mistake_in_a_rule_for_sums_in_secret_is_named_alone(words, rule):
+    (text,) = found(secure=RULE | rule)
+    assert words in text
+
+
+def test_a_sound_rule_for_sums_in_secret_has_none():
+    assert found(secure=RULE) == []
+    assert found(aggregation="secure", secure=RULE | {"noise": ["shared"], "local_noise_floor": 3.0}) == []
+
+
+def test_what_a_study_is_worth_when_the_protocol_fails_is_named():
+    """Four honest members' noise: mu is doubled; 1 at 1e-6 has mu 0.2416, and 0.4832 has epsilon 2.14."""
+    (text,) = found(secure=RULE | {"noise": ["shared"]})
+    assert "a study of epsilon 1 would be worth epsilon 2.1 or so with 4 honest members' noise" in text
+
+
+def test_rules_that_no_secret_study_could_meet_are_named():
+    rule = policy().studies[0].model_dump(mode="json")
+    for change in ({"modes": ["fedavg"]}, {"models": ["mlp"]}):
+        studies = [rule | change | {"automatic_epsilon": 0.5}]
+        (text,) = found(aggregation="secure", secure=RULE, studies=studies)
+        assert "every study on shop would be refused" in text
+        assert found(secure=RULE, studies=studies) == []  # plain studies are allowed beside
+
+
+def test_a_rule_beside_a_plan_is_idle():
+    (text,) = found(budget__mode="plan", budget__slots=SLOTS, secure=RULE)
+    assert "idle" in text
+
+
+@pytest.mark.parametrize(
+    ("members", "words"), [(4, "no sum would ever be opened"), (5, "nobody may drop out"), (6, "")]
+)
+def test_a_sum_over_as_many_as_there_are_lets_nobody_drop_out(members, words):
+    names = ("alder", *(f"member_{number}" for number in range(members - 1)))
+    texts = found(charter_of(members=names), secure=RULE)
+    assert [words in text for text in texts] == ([True] if words else [])

@@ -27,7 +27,7 @@ def test_an_unknown_purpose_has_no_consent(make_policy):
 
 
 def test_every_problem_of_a_file_is_named_with_its_line(make_policy, policy_text):
-    text = policy_text.replace("aggregation: plain", "aggregation: secure").replace(
+    text = policy_text.replace("aggregation: plain", "aggregation: open").replace(
         "smallest_cohort: 500", "smallest_cohort: 0"
     )
     text = text.replace(
@@ -134,3 +134,34 @@ def test_one_customer_cannot_be_in_both_accounts():
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_the_examples_read(path):
     assert load_yaml(path, Policy).version == 1
+
+
+RULE = {"n_min": 5, "c": 2, "noise": ["local", "shared"], "local_noise_floor": 3.0}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"aggregation": "secure"}, "needs a rule `secure`"),
+        ({"secure": RULE | {"c": 3}}, "n_min must be at least c \\+ 3 = 6"),
+        ({"secure": RULE | {"noise": ["local", "local"]}}, "each noise stands once"),
+        ({"secure": RULE | {"noise": []}}, "noise"),
+        ({"secure": RULE | {"noise": ["remote"]}}, "noise"),
+        ({"secure": RULE | {"local_noise_floor": 0.0}}, "local_noise_floor"),
+        (
+            {"aggregation": "secure", "secure": RULE, "budget__mode": "plan", "budget__slots": [SLOT]},
+            "the budget must be open",
+        ),
+    ],
+)
+def test_a_rule_for_sums_in_secret_that_cannot_be_is_refused(changes, words):
+    with pytest.raises(ValueError, match=words):
+        policy(**changes)
+
+
+def test_policies_without_a_rule_for_sums_in_secret_keep_their_digest():
+    """The bytes that officers signed before there was such a rule."""
+    assert b"secure" not in policy().canonical()
+    assert Policy.from_canonical(policy(secure=RULE).canonical()).secure.local_noise_floor == 3.0
+    without = {name: value for name, value in RULE.items() if name != "local_noise_floor"}
+    assert b"local_noise_floor" not in policy(secure=without).canonical()
