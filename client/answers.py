@@ -10,7 +10,7 @@ from client.questions import MANY, ONE, Question
 from federation.errors import DocumentError
 from privacy.keys import read_public
 from privacy.plan import Slot
-from privacy.policy import CUSTOMERS_PER_DELTA, Policy
+from privacy.policy import CUSTOMERS_PER_DELTA, Policy, SecureRule
 
 Texts = dict[str, str]
 _KEYED = re.compile(r",\s*(?=[a-z_]+=)")
@@ -97,6 +97,7 @@ def answers_of(policy: Policy, today: date) -> Answers:
     }
     if budget.filter.kind == "rdp":
         one["order"] = str(budget.filter.order)
+    one |= _secure_texts(policy.secure)
     many = {
         "officer": tuple({"id": officer.id, "key": officer.key} for officer in policy.officers),
         "purpose": tuple(_purpose_texts(policy)),
@@ -104,6 +105,13 @@ def answers_of(policy: Policy, today: date) -> Answers:
         "slot": tuple(_slot_texts(slot) for slot in budget.slots),
     }
     return Answers(one, {name: items for name, items in many.items() if items})
+
+
+def _secure_texts(rule: SecureRule | None) -> Texts:
+    if rule is None:
+        return {"secure-noise": "none"}
+    floor = {} if rule.local_noise_floor is None else {"secure-floor": repr(rule.local_noise_floor)}
+    return {"secure-noise": "+".join(rule.noise), "secure-c": str(rule.c), "secure-n-min": str(rule.n_min)} | floor
 
 
 def _purpose_texts(policy: Policy) -> Iterable[Texts]:

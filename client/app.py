@@ -24,7 +24,22 @@ from federation.logs import where
 from federation.messages import REFUSED
 
 logger = logging.getLogger("consilience.vault")
-ACTIONS = ("hello", "offer", "model", "receipts", "head", "cosign", "cosigned")
+ACTIONS = (
+    "hello",
+    "offer",
+    "model",
+    "receipts",
+    "head",
+    "cosign",
+    "cosigned",
+    "epoch",
+    "epoch_keys",
+    "epoch_exchanges",
+    "sum",
+    "sum_readies",
+    "sum_headers",
+    "sum_acks",
+)
 
 
 class VaultShelf:

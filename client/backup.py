@@ -2,7 +2,9 @@
 
 The ledger is copied first and the files after it: whatever the ledger speaks of was written before it, so that no entry of the copy
 lacks its files. Name lists stay out: retention deletes them, and a backup would keep them; and so do the customers' tables and the
-passphrase, which never belong beside the keys that it opens.
+passphrase, which never belong beside the keys that it opens. The secrets of secure sums stay out as well: they are erased when a sum is
+opened, a copy would not be, and one that was put back could speak a second time. A restored vault leaves its running secure studies to
+the other members.
 """
 
 import hashlib

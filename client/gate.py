@@ -6,17 +6,18 @@ Everything here looks at public inputs, the ledger and the policy; nothing looks
 from client.config import NodeConfig
 from client.home import Home
 from client.inbox import Inbox, PendingStudy
-from client.pricing import events_of
+from client.pricing import broken_epsilon, events_of, price_study
 from client.studies import OpenStudy
 from federation.charter import Charter, Declaration
 from federation.contract import FeatureContract
 from federation.errors import IntegrityError, PolicyError
-from federation.messages import Offer
+from federation.messages import Grant, Offer
 from federation.study import StudySpec
 from privacy.decision import Terms, decide
 from privacy.ledger import Ledger
 from privacy.ledger.authority import standing
 from privacy.ledger.rules import nothing_remains
+from privacy.ledger.secrecy import check_floor
 from privacy.ledger.state import State
 from privacy.policy import Policy
 
@@ -93,6 +94,26 @@ class Gate:
             "See `consilience officer inbox`; the coordinator may offer the same study again.",
         )
 
+    def reserve(self, spec: StudySpec, declaration: Declaration, terms: Terms) -> Grant:
+        """Price a study on its terms, set aside in the ledger what it costs, and return what is granted.
+
+        Raises
+        ------
+        ConsilienceError
+            As `client.pricing.price_study` and `privacy.ledger.Ledger.reserve`.
+        """
+        plan = spec.secure
+        grant = price_study(spec, self._node.member, declaration, terms, self.contract(spec.draft.contract))
+        self._ledger.reserve(
+            grant.study,
+            study=spec.draft.name,
+            charges=events_of(grant, plan),
+            releases={"training": spec.training.rounds, "holdout": 1},
+            terms=terms,
+            if_broken=None if plan is None else broken_epsilon(grant, plan, terms.delta),
+        )
+        return grant
+
     def admitted(self, rid: str) -> None:
         """Take a study that was granted out of the officers' inbox."""
         self._inbox.remove(rid)
@@ -105,8 +126,8 @@ class Gate:
         Raises
         ------
         PolicyError
-            CSL-C524 when nothing like it is reserved and open, or the policy now grants less, CSL-P413 when entries were lost;
-            others as `decide`.
+            CSL-C524 when nothing like it is reserved and open, or the policy now grants less, CSL-P217 when it now has a lower floor,
+            CSL-P413 when entries were lost; others as `decide`.
         """
         if self._ledger.state().exhausted:
             raise nothing_remains()
@@ -116,12 +137,18 @@ class Gate:
         held = self._ledger.reservation(study.rid)
         paid = held is not None and not held.closed and study.rid == spec.digest()
         events = {charge.account: charge.events for charge in held.data.charges} if held is not None else {}
-        if not paid or events != events_of(grant) or grant.epsilon > terms.epsilon or grant.delta > terms.delta:
+        if (
+            not paid
+            or events != events_of(grant, spec.secure)
+            or grant.epsilon > terms.epsilon
+            or grant.delta > terms.delta
+        ):
             raise PolicyError(
                 "CSL-C524",
                 "The study is not reserved and open on the terms of its grant, or the policy now grants less.",
                 "Plan a new study.",
             )
+        check_floor(held.data.if_broken if held is not None else None, terms.floor)
 
 
 def _in_force(state: State) -> Policy:

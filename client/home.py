@@ -16,6 +16,7 @@ FOLDERS = (
     "charters",
     "keys",
     "replies",
+    "secure",
     "studies",
     "models",
     "lists",

@@ -10,6 +10,7 @@ from privacy.mistakes import best_order
 from privacy.policy import CUSTOMERS_PER_DELTA
 
 _NEEDS_SIZE = ("period-delta", "life-delta")
+_SECURE_TERMS = ("secure-c", "secure-n-min", "secure-floor")
 
 
 class Asker(Protocol):
@@ -51,6 +52,13 @@ def complete(given: Answers, before: Answers | None, asker: Asker | None, today:
         earlier = without_deltas(earlier)
     one = {question.name: question.default for question in ONE if question.assumed and question.default}
     answers = Answers(one | {"issued": str(today)} | earlier.one | given.one, earlier.many | given.many)
+    idle = [name for name in _SECURE_TERMS if name in given.one and not _matters(answers.one, name)]
+    if idle:
+        raise DocumentError(
+            "CSL-C623",
+            f"--{idle[0]}: it belongs to sums in secret, and --secure-noise allows none.",
+            "Give --secure-noise local, shared or local+shared.",
+        )
     missing = _missing(answers, before is not None)
     if missing:
         raise DocumentError(
@@ -66,8 +74,10 @@ def _missing(answers: Answers, has_before: bool) -> list[str]:
         question.name
         for question in ONE
         if question.name not in answers.one and not question.optional and question.name not in _NEEDS_SIZE
-        if question.name != "order" or answers.one.get("filter") == "rdp"
+        if _matters(answers.one, question.name)
     ]
+    if answers.one.get("aggregation") == "secure" and answers.one.get("secure-noise", "none") == "none":
+        missing += ["secure-noise", *(name for name in ("secure-c", "secure-n-min") if name not in answers.one)]
     missing += [name for name in ("officer", "purpose", "study") if name not in answers.many]
     if answers.one.get("mode") == "plan" and "slot" not in answers.many:
         missing.append("slot")
@@ -76,6 +86,15 @@ def _missing(answers: Answers, has_before: bool) -> list[str]:
     if "size" not in answers.one and not deltas and not has_before:
         missing.append("size")
     return missing
+
+
+def _matters(one: Texts, name: str) -> bool:
+    """Return whether a question matters, after what was answered."""
+    if name in _SECURE_TERMS:
+        return one.get("secure-noise", "none") != "none"
+    if name == "secure-noise":
+        return one.get("mode") != "plan"
+    return name != "order" or one.get("filter") == "rdp"
 
 
 class _Interview:
@@ -90,7 +109,7 @@ class _Interview:
     def run(self) -> Answers:
         after = {"expires": ("officer",), "order": ("purpose", "study")}
         for question in ONE:
-            if question.name not in self._answers.one and self._matters(question.name):
+            if question.name not in self._answers.one and _matters(self._answers.one, question.name):
                 text = self._ask(question, self._default(question))
                 if text:
                     self._answers.one[question.name] = text
@@ -98,13 +117,8 @@ class _Interview:
                 self._several(name)
         if self._answers.one["mode"] == "plan":
             self._several("slot")
+            self._answers.one.setdefault("secure-noise", "none")
         return self._answers
-
-    def _matters(self, name: str) -> bool:
-        if name == "aggregation":  # there is only one way
-            self._answers.one[name] = "plain"
-            return False
-        return name != "order" or self._answers.one["filter"] == "rdp"
 
     def _default(self, question: Question) -> str:
         one = self._answers.one
@@ -115,6 +129,11 @@ class _Interview:
         if question.name == "expires":
             year = timedelta(days=365)
             return self._before.one.get("expires") or str(date.fromisoformat(one["issued"]) + year)
+        if question.name == "secure-noise" and one["aggregation"] == "secure":
+            earlier = self._before.one.get(question.name, "none")
+            return "local" if earlier == "none" else earlier
+        if question.name == "secure-n-min":
+            return str(max(int(self._before.one.get(question.name, question.default)), int(one["secure-c"]) + 3))
         fixed = self._before.one.get("life-delta")
         if question.name in _NEEDS_SIZE and "size" in one and not (question.name == "life-delta" and fixed):
             return repr(min(largest_delta(int(one["size"])), float(fixed or 1.0)))
@@ -201,11 +220,25 @@ def _of_policy(answers: Answers, name: str, text: str, fields: Texts) -> str:
         return f"It must be after {one['issued']}"
     if name == "eyes" and int(text) > len(answers.many.get("officer", ())):
         return "One officer is named, so that 1 approves"
+    if name in ("aggregation", "secure-noise", "secure-n-min"):
+        return _of_secrecy(one, name, text)
     lower = {"life-epsilon": "period-epsilon", "life-delta": "period-delta"}.get(name)
     if lower is not None and float(text) < float(one[lower]):
         return f"It must be at least the period's, {one[lower]}"
     if name == "period-delta" and "size" in one and float(text) > 1.0 / (CUSTOMERS_PER_DELTA * int(one["size"])):
         return f"It must be at most {largest_delta(int(one['size']))!r} for that many customers"
+    return ""
+
+
+def _of_secrecy(one: Texts, name: str, text: str) -> str:
+    if name == "aggregation" and text == "secure" and one["mode"] == "plan":
+        return "A plan's slots describe plain studies"
+    if name == "secure-noise" and "none" in text and (text != "none" or one["aggregation"] == "secure"):
+        return "It must be local, shared or local+shared" + (
+            " where only sums are opened" if text == "none" else ", or none"
+        )
+    if name == "secure-n-min" and int(text) < int(one["secure-c"]) + 3:
+        return f"It must be at least {int(one['secure-c']) + 3}, three more than may work together with the coordinator"
     return ""
 
 

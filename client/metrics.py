@@ -24,6 +24,13 @@ MESSAGE_TYPES = frozenset(
         "query.head",
         "query.cosign",
         "query.cosigned",
+        "query.epoch",
+        "query.epoch_keys",
+        "query.epoch_exchanges",
+        "query.sum",
+        "query.sum_readies",
+        "query.sum_headers",
+        "query.sum_acks",
         "another app",
     }
 )

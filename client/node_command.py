@@ -19,7 +19,7 @@ from client.node import founding, service
 from client.node.keep import purge_command
 from client.node.lists import export, names
 from client.node.scores import adopted, scores
-from client.node.studies import granted_row, studies
+from client.node.studies import granted_row, print_secret, studies
 from client.officer.studies import granted_studies
 from client.roles import require_for
 from client.unlock import PassphraseFd, PassphraseFile, unlock_store
@@ -172,6 +172,9 @@ def status(
 ) -> None:
     """Show the running service, the vault's charter, policy, studies, and the models that it decided upon.
 
+    Of a study whose vectors are added up in secret it says on which terms, and how
+    far set-up and sums got.
+
     For everybody with a role. Names no customer; how many stand on a list is
     private all the same, and stays at the institution.
     """
@@ -191,15 +194,19 @@ def status(
     }
     if as_json:
         print_json(summary)
-        return
-    console = Console()
+    else:
+        _print_status(Console(), summary)
+
+
+def _print_status(console: Console, summary: dict[str, Any]) -> None:
     console.print(f"[bold]{summary['member']}[/bold]  charter {str(summary['charter'])[:16]}…")
+    policy = summary["policy"]
     console.print(
-        "No policy in force." if policy is None else f"Policy version {policy.version}, until {policy.expires}."
+        "No policy in force." if policy is None else f"Policy version {policy['version']}, until {policy['expires']}."
     )
     service.print_service(console, summary["service"])
     table = Table("study", "rounds released", "ε granted", "model", "on the list")
-    for row in rows:
+    for row in summary["studies"]:
         table.add_row(
             str(row["study"]),
             f"{row['released']} of {row['rounds']}",
@@ -208,6 +215,7 @@ def status(
             str(row["listed"]),
         )
     console.print(table)
+    print_secret(console, summary["studies"])
 
 
 app.command()(names)

@@ -5,6 +5,7 @@ of them. It reads the reply as the coordinator will: one record with three field
 kind that answers this type of message, about the same study and round, with this member's name, and beside it nothing, or the tensors that
 this study's releases have, in the one encoding that they have, finite and within bounds. It cannot tell whether noise is enough, only that
 a gradient sum lies on the grid to which noise is rounded, on which a sum without noise would not.
+What leaves for secure sums is looked at by `client.secure.last_look`.
 
 It looks at what is released and at public inputs alone, and at a release only after that was charged and kept: that a reply was held back
 tells no more than the reply would have told, and asking again gets the same refusal, never another draw.
@@ -17,6 +18,9 @@ import numpy as np
 from flwr.app import ConfigRecord, RecordDict
 
 from client.gate import Gate
+from client.secure.asked import account_of
+from client.secure.last_look import ANOTHER, misfit
+from client.secure.store import Secrets
 from client.studies import OpenStudy, Studies
 from client.workroom import COUNT_LIMIT
 from federation.document import Document
@@ -49,7 +53,24 @@ from federation.messages import (
     unpack,
 )
 from federation.networks import tensor_shapes
+from federation.secure import (
+    Ack,
+    EpochExchanges,
+    EpochKey,
+    EpochKeys,
+    EpochReady,
+    EpochRequest,
+    Exchanges,
+    Masked,
+    Ready,
+    Reveal,
+    SumAcks,
+    SumHeaders,
+    SumReadies,
+    SumRequest,
+)
 from privacy.dp_optimizer import grid_of
+from privacy.ledger import Account
 
 _FIELDS = {"header", "signature", "payload"}
 
@@ -73,6 +94,13 @@ RULES: dict[str, Rule] = {
     "query.head": Rule(HeadRequest, LedgerHead, {"nonce": "nonce"}),
     "query.cosign": Rule(CosignRequest, Cosignature, {"subject": "subject"}),
     "query.cosigned": Rule(CosignedNote, NoteKept, {}),
+    "query.epoch": Rule(EpochRequest, EpochKey, {"epoch": "study"}),
+    "query.epoch_keys": Rule(EpochKeys, Exchanges, {"study": "study"}),
+    "query.epoch_exchanges": Rule(EpochExchanges, EpochReady, {"study": "study"}),
+    "query.sum": Rule(SumRequest, Ready, {}),
+    "query.sum_readies": Rule(SumReadies, Masked, {}),
+    "query.sum_headers": Rule(SumHeaders, Ack, {}),
+    "query.sum_acks": Rule(SumAcks, Reveal, {}),
 }
 """The message types of the protocol: a vault answers these and no others."""
 
@@ -84,18 +112,19 @@ class Outgoing:
     ----------
     member, key:
         The institution's identifier, and the public key that its replies must be signed by.
-    studies, gate:
-        Where the study of a release, and its contract, are looked up.
+    studies, gate, secrets:
+        Where the study of a release, its contract, and what was offered for a secure sum are looked up.
     """
 
-    def __init__(self, member: str, key: str, studies: Studies, gate: Gate) -> None:
+    def __init__(self, member: str, key: str, studies: Studies, gate: Gate, secrets: Secrets) -> None:
         self._member = member
         self._key = key
         self._studies = studies
         self._gate = gate
+        self._secrets = secrets
 
-    def check(self, message_type: str, request: RecordDict, reply: RecordDict) -> None:
-        """Refuse a reply to a request that was checked before, unless it is exactly what may leave.
+    def check(self, message_type: str, request: RecordDict, reply: RecordDict) -> Account | None:
+        """Refuse a reply to a request that was checked before, unless it is exactly what may leave; return the account that paid for it.
 
         Raises
         ------
@@ -107,11 +136,23 @@ class Outgoing:
         asked = claimed(request, rule.request)
         said = {name: getattr(header, name) for name in rule.same}
         if said != {name: getattr(asked, other) for name, other in rule.same.items()}:
-            raise _held_back("it is about something else than the request")
+            raise _held_back(ANOTHER)
         if isinstance(header, Grant) and isinstance(asked, Offer) and header.study != asked.spec.digest():
             raise _held_back("it grants another study than the one offered")
         if isinstance(asked, TrainRequest | EvaluateRequest):
             self._check_tensors(self._studies.find(asked.study), asked, payload)
+        wrong = misfit(self._studies, self._secrets, asked, header, payload)
+        if wrong is not None:
+            raise _held_back(wrong)
+        return self._account(asked)
+
+    def _account(self, asked: Document) -> Account | None:
+        """Return the account that pays for the answer to a request; None where nothing is released by it."""
+        if isinstance(asked, TrainRequest):
+            return "training"
+        if isinstance(asked, SumAcks):
+            return account_of(self._studies.find(asked.study), asked.number)
+        return "holdout" if isinstance(asked, EvaluateRequest) else None
 
     def check_refusal(self, reply: RecordDict) -> None:
         """Refuse a refusal that says anything but that it is one. Raises ConsilienceError CSL-C402."""
@@ -127,7 +168,7 @@ class Outgoing:
         except ConsilienceError as error:
             raise _held_back(f"it is no {kind.__name__} of this institution ({error.code})") from error
         said: Any = header
-        if said.member != self._member:
+        if (said.id if "id" in kind.model_fields else said.member) != self._member:  # statements of sums say `id`
             raise _held_back("it names another member")
         return header, payload
 

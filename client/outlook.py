@@ -4,8 +4,9 @@ import math
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from client.pricing import events_of, price_study
+from client.pricing import broken_epsilon, events_of, price_study
 from federation.charter import Charter
+from federation.contract import FeatureContract
 from federation.errors import PolicyError
 from federation.messages import Grant
 from federation.study import StudySpec
@@ -43,6 +44,7 @@ class Effect:
 class Outlook:
     """The terms that the policy in force would grant a study, the noise, and what that does to each budget it counts in.
 
+    `if_broken`: for a study that is added up in secret, each account's epsilon by one's own noise alone; never part of a cost.
     `exhausted`: the ledger lost entries, and nothing remains to spend whatever the effects say.
     """
 
@@ -51,6 +53,7 @@ class Outlook:
     costs: dict[Account, Cost]
     effects: tuple[Effect, ...]
     exhausted: bool
+    if_broken: dict[Account, float] | None = None
 
     @property
     def fits(self) -> bool:
@@ -77,34 +80,59 @@ def terms_of(spec: StudySpec, charter: Charter, state: State, now: int) -> Terms
     return decide(state.policy, spec, charter, state.member, today, taken)
 
 
-def look_ahead(spec: StudySpec, charter: Charter, reader: LedgerReader, now: int) -> Outlook:
+def look_ahead(spec: StudySpec, charter: Charter, reader: LedgerReader, now: int, contract: FeatureContract) -> Outlook:
     """Price a study as the vault would, and return what it would do to the budgets at `now`; changes nothing.
 
     Raises
     ------
     PolicyError
-        As `terms_of`; CSL-P107 when no noise brings the study to its epsilon.
+        As `terms_of`; as `client.pricing.price_study` when no noise brings the study to its epsilon.
     """
     state = reader.state()
     terms = terms_of(spec, charter, state, now)
-    assert state.member is not None and state.limits is not None
-    declaration = charter.member(state.member).declaration(terms.contract)
-    assert declaration is not None  # `decide` looked
-    grant = price_study(spec, state.member, declaration, terms)
+    assert state.limits is not None
+    grant = _grant(spec, charter, state, terms, contract)
     costs = costs_of(grant, terms, state.limits)
     rows = [item for item in reader.spending(now) if item.purpose in (None, terms.purpose)]
     effects = tuple(_effect(item, costs[item.account], state) for item in rows)
-    return Outlook(terms, grant, costs, effects, state.exhausted)
+    return Outlook(terms, grant, costs, effects, state.exhausted, if_broken_of(grant, terms))
+
+
+def if_broken_at(
+    spec: StudySpec, charter: Charter, reader: LedgerReader, now: int, contract: FeatureContract
+) -> dict[Account, float] | None:
+    """Return what would hold for a study by one's own noise alone, on each account, were it granted at `now`; None for a plain
+    study. Raises as `look_ahead`."""
+    if spec.secure is None:
+        return None
+    state = reader.state()
+    terms = terms_of(spec, charter, state, now)
+    return if_broken_of(_grant(spec, charter, state, terms, contract), terms)
+
+
+def if_broken_of(grant: Grant, terms: Terms) -> dict[Account, float] | None:
+    """Return the epsilon that one's own noise alone gives a grant on each account; None for a plain study's."""
+    return None if terms.secure is None else broken_epsilon(grant, terms.secure, terms.delta)
+
+
+def _grant(spec: StudySpec, charter: Charter, state: State, terms: Terms, contract: FeatureContract) -> Grant:
+    assert state.member is not None
+    declaration = charter.member(state.member).declaration(terms.contract)
+    assert declaration is not None  # `decide` looked
+    return price_study(spec, state.member, declaration, terms, contract)
 
 
 def costs_of(grant: Grant, terms: Terms, limits: Limits) -> dict[Account, Cost]:
     """Return what a grant is charged on each account: nothing where it fills a plan's slot, which is paid for."""
+    events = events_of(grant, terms.secure)
     if terms.slot is not None:
-        return dict.fromkeys(events_of(grant), NOTHING)
-    return {account: price(events, limits, terms.purpose) for account, events in events_of(grant).items()}
+        return dict.fromkeys(events, NOTHING)
+    return {account: price(each, limits, terms.purpose) for account, each in events.items()}
 
 
-def largest_epsilon(spec: StudySpec, charter: Charter, reader: LedgerReader, after: Outlook) -> float | None:
+def largest_epsilon(
+    spec: StudySpec, charter: Charter, reader: LedgerReader, after: Outlook, contract: FeatureContract
+) -> float | None:
     """Return the largest epsilon, to two decimals, at which a study of the same kind still fits.
 
     Where `after` fits, that is a further study after it; else the study itself. None when no epsilon of at least 0.01 fits,
@@ -117,7 +145,7 @@ def largest_epsilon(spec: StudySpec, charter: Charter, reader: LedgerReader, aft
     low, high = 0, int(rule.max_epsilon * GRID + 1e-9) + 1
     trial = high - 1
     while high - low > 1:
-        part = _part_of_room(spec, charter, state, after, trial / GRID)
+        part = _part_of_room(spec, charter, state, after, contract, trial / GRID)
         low, high = (trial, high) if part <= 1.0 else (low, trial)
         # mu^2 and rho grow about as epsilon^2
         guess = int(trial / math.sqrt(part)) if math.isfinite(part) else (low + high) // 2
@@ -125,23 +153,32 @@ def largest_epsilon(spec: StudySpec, charter: Charter, reader: LedgerReader, aft
     return low / GRID if low else None
 
 
-def how_often(spec: StudySpec, charter: Charter, reader: LedgerReader, after: Outlook, epsilon: float) -> int:
+def how_often(
+    spec: StudySpec,
+    charter: Charter,
+    reader: LedgerReader,
+    after: Outlook,
+    contract: FeatureContract,
+    epsilon: float,
+) -> int:
     """Return how many studies of the same kind at `epsilon` fit together into what is left after `after` (before it, where it
     does not fit); 0 for a study in a slot."""
     state = reader.state()
     if after.terms.slot is not None or state.exhausted:
         return 0
     asked = epsilon == after.terms.epsilon
-    costs = after.costs if asked else _costs_at(spec, charter, state, after.terms, epsilon)
+    costs = after.costs if asked else _costs_at(spec, charter, state, after.terms, contract, epsilon)
     counts = [_room(effect.item, _taken(effect, after), costs[effect.item.account]) for effect in after.effects]
     return min(count for count in counts if count is not None)
 
 
-def _part_of_room(spec: StudySpec, charter: Charter, state: State, after: Outlook, epsilon: float) -> float:
+def _part_of_room(
+    spec: StudySpec, charter: Charter, state: State, after: Outlook, contract: FeatureContract, epsilon: float
+) -> float:
     """Return which part of what is left a study at `epsilon` takes, where it takes most; infinity where nothing is left, or
     the study has no price."""
     try:
-        costs = _costs_at(spec, charter, state, after.terms, epsilon)
+        costs = _costs_at(spec, charter, state, after.terms, contract, epsilon)
     except PolicyError:
         return math.inf
     parts = []
@@ -152,12 +189,12 @@ def _part_of_room(spec: StudySpec, charter: Charter, state: State, after: Outloo
     return max(parts)
 
 
-def _costs_at(spec: StudySpec, charter: Charter, state: State, terms: Terms, epsilon: float) -> dict[Account, Cost]:
-    assert state.member is not None and state.limits is not None
-    declaration = charter.member(state.member).declaration(terms.contract)
-    assert declaration is not None
+def _costs_at(
+    spec: StudySpec, charter: Charter, state: State, terms: Terms, contract: FeatureContract, epsilon: float
+) -> dict[Account, Cost]:
+    assert state.limits is not None
     other = replace(terms, epsilon=epsilon)
-    return costs_of(price_study(spec, state.member, declaration, other), other, state.limits)
+    return costs_of(_grant(spec, charter, state, other, contract), other, state.limits)
 
 
 def _taken(effect: Effect, after: Outlook) -> Cost:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from typing import Any
 
 from pydantic import ValidationError
@@ -51,6 +52,7 @@ def build(answers: Answers, before: Policy | None = None) -> Policy:
         "smallest_cohort": int(one["smallest-cohort"]),
         "smallest_partners": int(one["smallest-partners"]),
         "aggregation": one["aggregation"],
+        "secure": _secure(one),
         "reply_grid_seconds": float(one["reply-grid"]),
         "retention": {
             "name_lists_days": int(one["keep-name-lists"]),
@@ -92,6 +94,18 @@ def _budget(answers: Answers, before: Policy | None) -> dict[str, Any]:
         "period": {"days": int(one["period-days"]), "epsilon": float(one["period-epsilon"]), "delta": float(period)},
         "life": {"epsilon": float(one["life-epsilon"]), "delta": float(life)},
     }
+
+
+def _secure(one: Texts) -> dict[str, Any] | None:
+    """Return the rule for sums in secret; None where the answers allow none."""
+    if one["secure-noise"].strip() == "none":
+        return None
+    rule = {
+        "n_min": int(one["secure-n-min"]),
+        "c": int(one["secure-c"]),
+        "noise": re.split(r"[+\s]+", one["secure-noise"]),
+    }
+    return rule | ({"local_noise_floor": float(one["secure-floor"])} if "secure-floor" in one else {})
 
 
 def _typed(flag: str, item: Texts) -> dict[str, Any]:

@@ -30,7 +30,12 @@ _COMMENTS = {
     "open: studies come as they come. plan: studies fill the slots below, and nothing else.\n"
     "The filter adds up what was spent. It and the life budget are fixed for good by the first policy.",
     "smallest_cohort": "Fewer declared customers, or fewer partners in all, and a study is declined.",
-    "aggregation": "Each vault adds its own noise before anything leaves, so sums need no further cover.",
+    "aggregation": "plain: a reply carries this vault's own noise in full, and may be seen by itself.\n"
+    "secure: only sums over several institutions are ever opened; plain studies are refused.",
+    "secure": "Studies that add up replies in secret: a sum is opened over at least n_min institutions, of whom up to c may\n"
+    "work together with the coordinator. local: this vault's own noise is enough. shared: the honest institutions'\n"
+    "noise together is, as long as the protocol holds. local_noise_floor: the epsilon that the own noise alone must\n"
+    "hold, should it fail.",
     "reply_grid_seconds": "Replies leave on a grid of so many seconds, so that their delay says little.",
     "retention": "After how many days what a study leaves at home is deleted.",
 }

@@ -113,10 +113,36 @@ ONE = (
     ),
     Question(
         "aggregation",
-        "How replies are added up; plain: each vault adds its own noise",
-        Literal["plain"],
+        "plain: replies may be seen one by one; secure: only sums over several institutions are ever opened",
+        Literal["plain", "secure"],
         "plain",
         assumed=True,
+    ),
+    Question(
+        "secure-noise",
+        "Sums in secret: whose noise may count? local, shared or local+shared; none: no such sums",
+        Literal["none", "local", "shared"],
+        "none",
+        several=True,
+        assumed=True,
+    ),
+    Question(
+        "secure-c",
+        "Sums in secret: how many other institutions may work together with the coordinator?",
+        Annotated[int, Limit(ge=0, le=197)],
+        "1",
+    ),
+    Question(
+        "secure-n-min",
+        "Sums in secret: over how many institutions is a sum opened, at least?",
+        Annotated[int, Limit(ge=3, le=200)],
+        "5",
+    ),
+    Question(
+        "secure-floor",
+        "Sums in secret: which epsilon must your own noise hold alone, should they fail? empty for none",
+        Epsilon,
+        optional=True,
     ),
     Question(
         "reply-grid",

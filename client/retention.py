@@ -1,7 +1,8 @@
 """What a study left at home is deleted when the policy's retention says so, and each deletion stands in the ledger first.
 
 Ages are by the ledger's time, which never goes back. A name list is as old as the day in its name; kept replies and
-participation records are as old as their study's closing, and stay while the study is open, because a restart needs them.
+participation records are as old as their study's closing, and stay while the study is open, because a restart needs them. The secrets
+of a study's secure sums go as soon as it is closed, whatever the days.
 A deletion unlinks files that were sealed: what a disk still holds of them opens with the store key alone.
 """
 
@@ -14,6 +15,8 @@ from client import lists
 from client.home import Home
 from client.participation import SUFFIX as PART
 from client.replies import SUFFIX as REPLY
+from client.secure.store import FOLDER as SECURE
+from client.secure.store import rid_of
 from federation.errors import StorageError
 from privacy.ledger import Ledger, LedgerReader
 from privacy.ledger.entries import MILLISECONDS_A_DAY, Close
@@ -22,7 +25,7 @@ from privacy.policy import Retention
 
 VAULT = "vault"
 LEFT_OVER_DAYS = 1
-_FOLDERS = ("lists", "replies", "participation", "models")
+_FOLDERS = ("lists", "replies", "participation", "models", SECURE)
 
 
 @dataclass(frozen=True)
@@ -32,11 +35,12 @@ class Due:
     lists: dict[str, tuple[Path, ...]]
     replies: dict[str, tuple[Path, ...]]
     participation: dict[str, tuple[Path, ...]]
+    secrets: dict[str, tuple[Path, ...]]
     leftovers: tuple[Path, ...]
 
     def __bool__(self) -> bool:
         """Return whether there is anything to delete."""
-        return bool(self.lists or self.replies or self.participation or self.leftovers)
+        return bool(self.lists or self.replies or self.participation or self.secrets or self.leftovers)
 
     def groups(self) -> list[tuple[str, tuple[Path, ...]]]:
         """Return each group of files under the words that the ledger gets."""
@@ -44,6 +48,7 @@ class Due:
             *((lists.called(stem), files) for stem, files in self.lists.items()),
             *((f"kept replies of study {rid}", files) for rid, files in self.replies.items()),
             *((f"participation in study {rid}", files) for rid, files in self.participation.items()),
+            *((_secrets_called(rid), files) for rid, files in self.secrets.items()),
             *([("files of interrupted writing", self.leftovers)] if self.leftovers else []),
         ]
 
@@ -61,11 +66,13 @@ def due(home: Home, retention: Retention, ledger: LedgerReader, now: int) -> Due
     today = EPOCH + timedelta(days=now // MILLISECONDS_A_DAY)
     replies = _old_files(home, "replies", REPLY, retention.replies_days, now)
     parts = _old_files(home, "participation", PART, retention.participation_days, now)
-    closed = _closings(ledger, {*replies, *parts})
+    secrets = _secrets(home)
+    closed = _closings(ledger, {*replies, *parts, *secrets})
     return Due(
         lists=_old_lists(home, retention.name_lists_days, today),
         replies=_over(replies, closed, retention.replies_days, now),
         participation=_over(parts, closed, retention.participation_days, now),
+        secrets={rid: files for rid, files in secrets.items() if rid in closed},
         leftovers=_leftovers(home, now),
     )
 
@@ -83,10 +90,34 @@ def purge(home: Home, retention: Retention, ledger: Ledger, *, actor: str = VAUL
     """
     found = due(home, retention, ledger, ledger.now())
     for what, files in found.groups():
-        ledger.access("erase", what, actor=actor, role=role, count=len(files))
-        for path in files:
-            _unlink(path)
+        _erase(ledger, what, files, actor, role)
     return found
+
+
+def erase_secrets(home: Home, ledger: Ledger, rid: str, *, actor: str, role: str) -> int:
+    """Delete the secrets of a closed study's sums at once, as `purge` would later, and return the number of files.
+
+    Where there are none, nothing is written into the ledger.
+
+    Raises
+    ------
+    StorageError
+        As `purge`.
+    """
+    files = _secrets(home).get(rid, ())
+    if files:
+        _erase(ledger, _secrets_called(rid), files, actor, role)
+    return len(files)
+
+
+def _secrets_called(rid: str) -> str:
+    return f"secrets of the sums of study {rid}"
+
+
+def _erase(ledger: Ledger, what: str, files: tuple[Path, ...], actor: str, role: str) -> None:
+    ledger.access("erase", what, actor=actor, role=role, count=len(files))
+    for path in files:
+        _unlink(path)
 
 
 def _old_lists(home: Home, days: int, today: date) -> dict[str, tuple[Path, ...]]:
@@ -111,6 +142,16 @@ def _old_files(home: Home, name: str, suffix: str, days: int, now: int) -> dict[
             if _age(path, now) <= days:
                 young.add(rid)
     return {rid: files for rid, files in found.items() if rid not in young}
+
+
+def _secrets(home: Home) -> dict[str, tuple[Path, ...]]:
+    """Return the files with secrets of secure sums, by study."""
+    found: dict[str, tuple[Path, ...]] = {}
+    for path in _files(home.folder(SECURE)):
+        rid = rid_of(path)
+        if rid is not None and not path.name.startswith("."):
+            found[rid] = (*found.get(rid, ()), path)
+    return found
 
 
 def _closings(ledger: LedgerReader, rids: Collection[str]) -> dict[str, int]:

@@ -11,7 +11,9 @@ from flwr.app import RecordDict
 from client.gate import Gate
 from client.replies import Replies, kept, request_digest
 from client.rooms import Rooms
+from client.secure.asked import check_edges
 from client.studies import OpenStudy, Studies
+from federation.contract import FeatureContract
 from federation.document import Document
 from federation.encoding import sha256_hex
 from federation.errors import IntegrityError, PolicyError
@@ -76,12 +78,19 @@ class Rounds:
         Raises
         ------
         PolicyError
-            CSL-C511 no such study, CSL-C512 no such round, CSL-C515, CSL-C516 released before; as `Gate.check_standing`.
+            CSL-C470 for a study of secure sums, CSL-C511 no such study, CSL-C512 no such round, CSL-C515, CSL-C516 released before; as
+            `Gate.check_standing`.
         IntegrityError
-            CSL-F201 to F209 for the message, CSL-C514 for its weights.
+            CSL-F201 to F209 for the message, CSL-C484 for a weight that belongs to secure sums, CSL-C514 for its weights.
         """
         header, payload = unpack(request, TrainRequest, self._coordinator)
-        study = self._studies.find(header.study)
+        study = self._plain(header.study)
+        if header.weight is not None:
+            raise IntegrityError(
+                "CSL-C484",
+                "A plain round was asked for by a weight.",
+                "Ask without one: weights belong to secure sums.",
+            )
         if header.round > study.spec.training.rounds:
             raise PolicyError(
                 "CSL-C512", f"Round {header.round} is beyond the study's plan.", "Stop at the last planned round."
@@ -98,14 +107,8 @@ class Rounds:
     def evaluate(self, request: RecordDict) -> RecordDict:
         """Answer `evaluate`: the score histograms, once for a study. Raises CSL-C513 and as `train`."""
         header, payload = unpack(request, EvaluateRequest, self._coordinator)
-        study = self._studies.find(header.study)
-        edges = header.edges
-        if len(edges) + 1 != study.spec.draft.evaluation.bins or any(
-            a >= b for a, b in zip(edges, edges[1:], strict=False)
-        ):
-            raise PolicyError(
-                "CSL-C513", "The score bins are not those of the study.", "Send increasing edges, one fewer than bins."
-            )
+        study, edges = self._plain(header.study), header.edges
+        check_edges(study, edges)
         weights = self.weights(study, payload)
         number = study.evaluation_number
         again = self._again(study, number, "holdout", request)
@@ -118,13 +121,18 @@ class Rounds:
 
     def weights(self, study: OpenStudy, payload: bytes) -> Tensors:
         """Parse weights by name, shape and dtype; refuse NaN, infinity and weights beyond any sensible bound (CSL-C514)."""
-        contract = self._gate.contract(study.spec.draft.contract)
-        weights = read_tensors(payload, tensor_shapes(study.spec.draft.model, contract))
-        if any(np.abs(tensor).max(initial=0.0) > MAX_WEIGHT for tensor in weights.values()):
-            raise IntegrityError(
-                "CSL-C514", "The weights are beyond every sensible bound.", "The model has diverged: stop the study."
+        return parse_weights(self._gate.contract(study.spec.draft.contract), study, payload)
+
+    def _plain(self, rid: str) -> OpenStudy:
+        """Return a granted study whose releases leave one by one."""
+        study = self._studies.find(rid)
+        if study.spec.secure is not None:
+            raise PolicyError(
+                "CSL-C470",
+                "The study's vectors leave only into secure sums, never by themselves.",
+                "Ask for the study's sums by `query.sum`.",
             )
-        return weights
+        return study
 
     def _again(self, study: OpenStudy, number: int, account: Account, request: RecordDict) -> RecordDict | None:
         """Return the kept reply to this very request; finish its ledger entry when a crash came between the two."""
@@ -161,3 +169,19 @@ class Rounds:
         self._ledger.release(
             study.rid, number, account, what=what[account], sha256=sha256_hex(payload), size=len(payload)
         )
+
+
+def parse_weights(contract: FeatureContract, study: OpenStudy, payload: bytes) -> Tensors:
+    """Parse weights by name, shape and dtype; refuse NaN, infinity and weights beyond any sensible bound.
+
+    Raises
+    ------
+    IntegrityError
+        CSL-F205 to F207 for tensors that are not the model's, CSL-C514 beyond the bound.
+    """
+    weights = read_tensors(payload, tensor_shapes(study.spec.draft.model, contract))
+    if any(np.abs(tensor).max(initial=0.0) > MAX_WEIGHT for tensor in weights.values()):
+        raise IntegrityError(
+            "CSL-C514", "The weights are beyond every sensible bound.", "The model has diverged: stop the study."
+        )
+    return weights

@@ -12,14 +12,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from federation.networks import Inputs, LinearNetwork, Network
+from federation.networks import Inputs, LinearNetwork, Network, weights_of
 from privacy.bookkeeping import BookKeeper
 from privacy.dp_optimizer import BookKeepingOptimizer
-from privacy.logistic import LogisticSums
+from privacy.logistic import IntegerSums, LogisticSums
 from privacy.randomness import RandomSource
 from privacy.sampling import MAX_CUSTOMERS, poisson_sample
 
 Update = dict[str, NDArray[np.float32]]
+WEIGHT, BIAS = "linear.weight", "linear.bias"  # of `LinearNetwork`
 _LARGEST = float(np.finfo(np.float32).max)
 _DRAWN_TOGETHER = 1 << 15  # rows of several draws that are found at once
 
@@ -62,6 +63,34 @@ def gradient_sum(
     with closing(BookKeeper(network)) as keeper:
         sums = _noisy_sums(network, keeper, inputs, labels, clip, noise_multiplier, sampling_rate, 1, source)
         return _arrays(keeper, next(sums))
+
+
+def clipped_sum(
+    network: LinearNetwork,
+    inputs: Inputs,
+    labels: NDArray[np.float64],
+    *,
+    clip: float,
+    sampling_rate: float,
+    source: RandomSource,
+) -> dict[str, NDArray[np.float64]]:
+    """Return the clipped gradient sum over a Poisson draw of customers, exact but for two roundings (`privacy.logistic.IntegerSums`), and
+    without noise: the caller adds it, and nothing may leave before.
+
+    Parameters
+    ----------
+    network, inputs, labels, clip, sampling_rate, source:
+        As in `gradient_sum`; the network has one linear layer.
+
+    Returns
+    -------
+    float64 tensors, named and shaped as the weights.
+    """
+    weights = weights_of(network)
+    at = np.concatenate([weights[WEIGHT].ravel(), weights[BIAS]]).astype(np.float64)
+    rows = poisson_sample(len(inputs), sampling_rate, source)
+    sums = IntegerSums(inputs.dense.numpy(), np.asarray(labels, dtype=np.float64), clip).over(rows, at)
+    return {WEIGHT: sums[:-1].reshape(weights[WEIGHT].shape), BIAS: sums[-1:]}
 
 
 def local_steps(

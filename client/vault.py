@@ -24,12 +24,13 @@ from client.gate import Gate
 from client.home import Home, check_unlocked
 from client.ledger_file import LedgerFile
 from client.outgoing import Outgoing
-from client.pricing import events_of, price_study
 from client.refusals import Refusals
 from client.replies import Replies, kept
-from client.retention import purge
+from client.retention import VAULT, erase_secrets, purge
 from client.rooms import Rooms
 from client.rounds import Rounds
+from client.secure.calls import sum_answerers
+from client.secure.store import FOLDER, Secrets
 from client.studies import OpenStudy, Studies
 from client.throttle import Throttle
 from client.unlock import Keys
@@ -65,13 +66,14 @@ class Answered:
     """What a vault's own monitoring may know of a request: nothing about customers.
 
     `message_type` is one of the protocol's, "another app", or "other"; `code` the refusal's, or None; `waited` the seconds until its turn
-    came, `seconds` those until the reply left, time grid included.
+    came, `seconds` those until the reply left, time grid included; `account` the one that paid for what was released by it, or None.
     """
 
     message_type: str
     code: str | None
     waited: float
     seconds: float
+    account: Account | None = None
 
 
 Watch = Callable[[Answered], None]
@@ -118,6 +120,7 @@ class Vault:
         self._studies = Studies(home.folder("studies"))
         self._refusals = Refusals(ledger)
         self._about = ""
+        self._account: Account | None = None
         self._closed = False
         self._lock = threading.Lock()
         if self._charter.member(self._node.member).key != public_hex(keys.identity):
@@ -139,7 +142,8 @@ class Vault:
             rooms=self._rooms,
             source=source,
         )
-        self._outgoing = Outgoing(self.member, public_hex(keys.identity), self._studies, self._gate)
+        self._secrets = Secrets(home.folder(FOLDER), keys.store)
+        self._outgoing = Outgoing(self.member, public_hex(keys.identity), self._studies, self._gate, self._secrets)
         self._witness = Witness(home, ledger, self._charter, keys.identity, self._node.member)
         self._witness.check_start()
         self._answerers: dict[str, Answerer] = {
@@ -152,6 +156,17 @@ class Vault:
             "query.head": self._witness.head,
             "query.cosign": self._witness.cosign,
             "query.cosigned": self._witness.keep,
+            **sum_answerers(
+                self._charter,
+                keys.identity,
+                self.member,
+                ledger=ledger,
+                gate=self._gate,
+                studies=self._studies,
+                rooms=self._rooms,
+                secrets=self._secrets,
+                source=source,
+            ),
         }
         self._purge()
 
@@ -266,7 +281,7 @@ class Vault:
             self._sleep(-(time.monotonic() - started) % grid)
         if self._watch is not None:
             known = about if about in self._answerers or about == ANOTHER_APP else "other"
-            self._watch(Answered(known, code, waited, time.monotonic() - started))
+            self._watch(Answered(known, code, waited, time.monotonic() - started, None if code else self._account))
         return reply
 
     def _answered(self, message_type: str, request: RecordDict) -> RecordDict:
@@ -278,8 +293,9 @@ class Vault:
                 "Use the message types of the protocol.",
             )
         self._check_ledger()
+        self._account = None
         reply = answerer(request)
-        self._outgoing.check(message_type, request, reply)
+        self._account = self._outgoing.check(message_type, request, reply)
         return reply
 
     def _another_app(self, digest: str) -> RecordDict:
@@ -347,11 +363,9 @@ class Vault:
         declaration = self._gate.check_spec(offer.spec)
         terms = self._gate.decide(offer.spec)
         self._gate.check_approved(offer, rid, terms)
-        grant = price_study(offer.spec, self.member, declaration, terms)
-        reply = pack(self._keys.identity, grant)
-        releases: dict[Account, int] = {"training": offer.spec.training.rounds, "holdout": 1}
         # First the ledger: an offer that it refuses leaves no file, and after a crash the same offer finds its reservation again.
-        self._ledger.reserve(rid, study=offer.spec.draft.name, charges=events_of(grant), releases=releases, terms=terms)
+        grant = self._gate.reserve(offer.spec, declaration, terms)
+        reply = pack(self._keys.identity, grant)
         self._studies.keep(OpenStudy(spec=offer.spec, grant=grant))
         self._replies.keep(rid, 0, kept(request, reply))
         self._gate.admitted(rid)
@@ -381,6 +395,7 @@ class Vault:
             logger.error("study %s: no name list: %s", study.spec.draft.name, where(error))
         self._ledger.close(study.rid, "the study ended")
         self._rooms.leave(study.rid)
+        erase_secrets(self._home, self._ledger, study.rid, actor=VAULT, role=VAULT)
         self._purge()
         return pack(self._keys.identity, Acknowledged(study=study.rid, member=self.member))
 

@@ -1,8 +1,11 @@
-"""Figures and times as reports and commands write them."""
+"""Figures, times and digests as reports and commands write them."""
 
+import re
 import time
 
 LAST_MOMENT = 253_402_300_799_000  # the end of the year 9999, in milliseconds
+SHOWN = 12  # digits of a digest that are shown
+_DIGEST = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 
 
 def day_of(ts: int) -> str:
@@ -32,3 +35,8 @@ def size_of(count: int) -> str:
         if count >= 1 << power:
             return f"{count / (1 << power):.1f} {unit}"
     return f"{count} bytes"
+
+
+def short_digests(text: str) -> str:
+    """Return a text in which each digest (64 hexadecimal digits) is cut to its beginning; what is stored keeps it whole."""
+    return _DIGEST.sub(lambda found: f"{found[0][:SHOWN]}…", text)

@@ -12,15 +12,17 @@ from client.config import NodeConfig
 from client.consent import Excluded
 from client.rowwise import rowwise_logits
 from client.studies import OpenStudy
-from client.training import gradient_sum, local_steps
+from client.training import clipped_sum, gradient_sum, local_steps
 from federation.charter import Declaration
 from federation.contract import FeatureContract
 from federation.errors import ConsilienceError
 from federation.files import atomic_write
 from federation.messages import Tensors, TrainRequest
-from federation.networks import Inputs, Network, build, encode, load_weights
+from federation.networks import Inputs, LinearNetwork, Network, build, encode, load_weights
+from federation.vectors import flatten
 from privacy.mechanisms.discrete_gaussian import DiscreteGaussian
 from privacy.randomness import RandomSource
+from privacy.secure_aggregation.quantisation import add_noise, quantise
 
 COUNT_LIMIT = 1 << 40
 
@@ -116,15 +118,70 @@ class Workroom:
         sigma (Canonne, Kamath, Steinke 2020, Theorem 2.1 for the mechanism). Scores are `rowwise_logits`: were they products of
         matrices, one customer's presence would move the last bits of others' scores, and with edges put there, others' cells.
         """
+        counts = self._counts(study, weights, edges)
+        noise = DiscreteGaussian(study.grant.histogram_sigma).sample(counts.size, source)
+        return {"counts": np.clip(counts + noise, -COUNT_LIMIT, COUNT_LIMIT).reshape(2, len(edges) + 1)}
+
+    def sum_vector(
+        self,
+        study: OpenStudy,
+        request: TrainRequest,
+        weights: Tensors,
+        *,
+        scale: float,
+        x_max: float,
+        share: float,
+        source: RandomSource,
+    ) -> NDArray[np.int64]:
+        """Return this institution's part of one round's secure sum, int64 [d]: the clipped gradient sum over a fresh Poisson draw, times
+        `request.weight`, on a grid of `scale` units to 1, with this institution's share of the noise.
+
+        Parameters
+        ----------
+        scale, x_max, share:
+            As in `privacy.secure_aggregation.quantisation.quantise`, which says what one customer changes.
+        """
+        assert isinstance(self.network, LinearNetwork)  # specs hold it: no other model has exact sums
+        load_weights(self.network, weights)
+        sums = clipped_sum(
+            self.network,
+            self.training,
+            self.training_labels,
+            clip=request.clip,
+            sampling_rate=study.grant.sampling_rate,
+            source=source,
+        )
+        vector = flatten(sums) * (1.0 if request.weight is None else request.weight)
+        return quantise(vector, scale=scale, x_max=x_max, share=share, source=source)
+
+    def count_vector(
+        self,
+        study: OpenStudy,
+        weights: Tensors,
+        edges: tuple[float, ...],
+        *,
+        scale: int,
+        x_max: float,
+        share: float,
+        source: RandomSource,
+    ) -> NDArray[np.int64]:
+        """Return this institution's part of the secure sum of score histograms, int64 [2 * (len(edges) + 1)]: label no, then label yes.
+
+        Counts are multiplied by the integer `scale`, cut at `x_max`, and get this institution's share of the noise: one customer changes
+        one cell by `scale` at most.
+        """
+        counts = np.minimum(self._counts(study, weights, edges) * scale, int(x_max))
+        return add_noise(counts, share, source)
+
+    def _counts(self, study: OpenStudy, weights: Tensors, edges: tuple[float, ...]) -> NDArray[np.int64]:
+        """Return the exact counts of held-out customers by label and score, int64 [2 * (len(edges) + 1)]: never to leave without noise."""
         bins = len(edges) + 1
         labels = self.heldout.label
         assert labels is not None
         load_weights(self.network, weights)
         scores = rowwise_logits(self.network, encode(study.spec.draft.model, self.contract, self.heldout.columns))
         cells = np.searchsorted(np.asarray(edges), scores, side="right") + bins * (labels > 0)
-        counts = np.bincount(cells.astype(np.int64), minlength=2 * bins).astype(np.int64)
-        noise = DiscreteGaussian(study.grant.histogram_sigma).sample(2 * bins, source)
-        return {"counts": np.clip(counts + noise, -COUNT_LIMIT, COUNT_LIMIT).reshape(2, bins)}
+        return np.bincount(cells.astype(np.int64), minlength=2 * bins).astype(np.int64)
 
     def note_fault(self, folder: Path, rid: str) -> None:
         """Write a data fault where the institution itself can read it; nobody else does."""

@@ -202,7 +202,7 @@ def _check_study(found: OpenStudy, rid: str, reserved: ReserveData | None) -> No
     said = (draft.name, draft.purpose, draft.contract, grant.epsilon, grant.delta)
     booked = (reserved.study, reserved.purpose, reserved.contract, reserved.epsilon, reserved.delta)
     events = {charge.account: charge.events for charge in reserved.charges}
-    if said != booked or events != events_of(grant):
+    if said != booked or events != events_of(grant, found.spec.secure):
         raise IntegrityError("CSL-C808", "The study was reserved on other terms than these.", _ASK)
 
 

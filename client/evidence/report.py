@@ -18,8 +18,8 @@ from client.evidence.check import Checked
 from client.evidence.gather import Gathered, Listed
 from client.evidence.manifest import SIGNED_ONLY, Manifest
 from client.evidence.papers import Papers
-from client.evidence.study_view import StudyNames, approval_rows, model_rows, study_blocks
-from client.words import day_of, moment_of, percent, plain
+from client.evidence.study_view import StudyNames, approval_rows, model_rows, shared_noise, study_blocks
+from client.words import day_of, moment_of, percent, plain, short_digests
 from federation.contract import CategoricalColumn, FeatureContract, FlagColumn, Label, NumericColumn
 from federation.errors import PolicyError
 from privacy.comparison import changes
@@ -76,6 +76,7 @@ def _view(manifest: Manifest, checked: Checked, papers: Papers) -> dict[str, Any
         "months": month_rows(gathered, state),
         "chart": Markup(usage_chart(gathered.points, begin, state.ts)),  # numbers and constants alone
         "studies": study_blocks(gathered, papers),
+        "shared_noise": shared_noise(gathered),
         "studies_left_out": gathered.studies_left_out,
         "refusals": _refusals(gathered),
         "withdrawals": _withdrawals(gathered),
@@ -155,6 +156,7 @@ def _policy(policy: Policy) -> dict[str, Any]:
         "life": f"{life.epsilon:g}",
         "life_delta": plain(life.delta),
         "retention": policy.retention,
+        "secrecy": _secrecy(policy),
         "consents": [(rule.id, rule.meaning, rule.consent) for rule in policy.purposes],
         "rules": [
             (
@@ -168,6 +170,21 @@ def _policy(policy: Policy) -> dict[str, Any]:
             for rule in policy.studies
         ],
     }
+
+
+def _secrecy(policy: Policy) -> str:
+    """Say on which terms replies may be added up in secret; nothing where they may not."""
+    rule = policy.secure
+    if rule is None:
+        return ""
+    whom = "Only studies" if policy.aggregation == "secure" else "Besides plain ones, studies"
+    floor = ""
+    if rule.local_noise_floor is not None:
+        floor = f"; should that fail, its own noise must still keep a study to epsilon {rule.local_noise_floor:g}"
+    return (
+        f"{whom} that add up replies in secret are granted, over at least {rule.n_min} institutions, of whom up to {rule.c} may work "
+        f"together with the coordinator, with {' or '.join(rule.noise)} noise{floor}."
+    )
 
 
 def _contract(contract: FeatureContract) -> dict[str, Any]:
@@ -250,7 +267,7 @@ def _accesses(gathered: Gathered) -> dict[str, Any]:
             item.data.actor,
             item.data.role,
             item.data.action,
-            item.data.what,
+            short_digests(item.data.what),
             item.data.count,
         )
         for item in gathered.accesses.rows

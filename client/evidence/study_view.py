@@ -6,7 +6,8 @@ from client.evidence.budget_view import ACCOUNT_NAMES
 from client.evidence.gather import Gathered, ReleaseGroup, Study
 from client.evidence.papers import Papers
 from client.studies import OpenStudy
-from client.words import moment_of, plain, size_of
+from client.words import moment_of, plain, short_digests, size_of
+from privacy.events import SecureSum
 from privacy.ledger.entries import ApproveData, ReserveData
 
 
@@ -50,6 +51,17 @@ def study_blocks(gathered: Gathered, papers: Papers) -> list[dict[str, Any]]:
     return [_block(item, item.reserved, papers.studies.get(item.rid), names) for item in shown if item.reserved]
 
 
+def shared_noise(gathered: Gathered) -> bool:
+    """Return whether some study of the stretch rests on noise that institutions share."""
+    charges = [
+        charge
+        for study in gathered.studies.values()
+        if study.reserved is not None and _in_stretch(study)
+        for charge in study.reserved.charges
+    ]
+    return any(isinstance(event, SecureSum) and event.members > 1 for charge in charges for event in charge.events)
+
+
 def _in_stretch(study: Study) -> bool:
     return not study.before or bool(study.releases) or study.closed is not None
 
@@ -67,6 +79,7 @@ def _block(study: Study, reserved: ReserveData, found: OpenStudy | None, names: 
         "reserved": moment_of(study.reserved_ts),
         "seq": study.reserved_seq,
         "slot": reserved.slot,
+        "secret": None if reserved.if_broken is None else _secret(reserved, found),
         "policy": reserved.policy,
         "approvals": _approvals(study, reserved, names),
         "use": None if draft is None else draft.intended_use,
@@ -79,6 +92,16 @@ def _block(study: Study, reserved: ReserveData, found: OpenStudy | None, names: 
     }
 
 
+def _secret(reserved: ReserveData, found: OpenStudy | None) -> dict[str, Any]:
+    """Return how a study was added up in secret, and what its own noise alone would hold; the plan where its document is there."""
+    plan = None if found is None else found.spec.secure
+    claims = reserved.if_broken or ()
+    return {
+        "plan": None if plan is None else (plan.noise, plan.n_min, plan.c),
+        "broken": [(ACCOUNT_NAMES[claim.account], plain(claim.epsilon)) for claim in claims],
+    }
+
+
 def _approvals(study: Study, reserved: ReserveData, names: StudyNames) -> str:
     own = [item for _, _, item in study.decisions if item.statement.policy == reserved.policy]
     if not own:
@@ -88,7 +111,7 @@ def _approvals(study: Study, reserved: ReserveData, names: StudyNames) -> str:
 
 def _release(item: ReleaseGroup) -> dict[str, Any]:
     return {
-        "what": item.what,
+        "what": short_digests(item.what),
         "account": ACCOUNT_NAMES[item.account],
         "count": item.count,
         "size": size_of(item.size),

@@ -19,6 +19,8 @@ from client.inbox import PendingStudy
 from client.officer.studies import granted_studies, inbox_of, standing_now
 from client.officer.study_view import STANDINGS, printable
 from client.roles import require_for
+from client.secure.standing import in_words, standing_row, terms_row
+from client.secure.store import FOLDER, Secrets
 from client.studies import OpenStudy
 from client.unlock import PassphraseFd, PassphraseFile, unlock_store
 from client.words import moment_of
@@ -52,6 +54,9 @@ def studies(
     as_json: JsonOption = False,
 ) -> None:
     """List the studies that this node knows: waiting, granted, closed, declined; rounds released, epsilon, model, refusals.
+
+    Of a study whose vectors are added up in secret it says on which terms, and how
+    far set-up and sums got.
 
     For everybody with a role. What was refused stands below, by its code: the
     coordinator is never told which. Names no customer.
@@ -91,7 +96,9 @@ def granted_row(home: Home, reader: LedgerReader, store_key: bytes, study: OpenS
     held, decision = reader.reservation(study.rid), read_decision(home, study.rid, store_key)
     status = "unreserved" if held is None else ("closed" if held.closed else "open")
     words = STANDINGS.get(status, "was never reserved: the coordinator may offer it again")
+    plan, secrets = study.spec.secure, Secrets(home.root / FOLDER, store_key)
     return _row(study, status, words) | {
+        "secure": None if plan is None else standing_row(study, plan, held, secrets),
         "released": 0 if held is None else held.released.get("training", 0),
         "evaluated": held is not None and held.released.get("holdout", 0) > 0,
         "epsilon": study.grant.epsilon,
@@ -151,6 +158,7 @@ def _row(study: PendingStudy | OpenStudy, status: str, words: str) -> dict[str, 
         "model": "none yet",
         "listed": None,
         "fault": None,
+        "secure": None if study.spec.secure is None else terms_row(study.spec.secure),
     }
 
 
@@ -166,7 +174,7 @@ def _fault(path: Path) -> str | None:
 
 
 def print_studies(console: Console, rows: list[dict[str, Any]]) -> None:
-    """Print studies as a table, and under it what was wrong with the data of any."""
+    """Print studies as a table, and under it how any are added up in secret, and what was wrong with the data of any."""
     if not rows:
         console.print(
             "No study is known here. One appears once the coordinator offers it and a rule of the policy fits."
@@ -185,10 +193,19 @@ def print_studies(console: Console, rows: list[dict[str, Any]]) -> None:
             row["model"],
         )
     console.print(table)
+    print_secret(console, rows)
     for row in rows:
         if row["fault"] is not None:
             console.print(f"{row['study']} {row['rid'][:12]}: no customer takes part, its releases are noise alone:")
             console.print(f"    {escape(printable(row['fault']))}", style="yellow")
+
+
+def print_secret(console: Console, rows: list[dict[str, Any]]) -> None:
+    """Print of each study that is added up in secret on which terms, and how far set-up and sums got."""
+    for row in (row for row in rows if row["secure"] is not None):
+        console.print(f"{row['study']} {row['rid'][:12]}", highlight=False)
+        for line in in_words(row["secure"], row["status"] == "closed"):
+            console.print(f"    {line}", highlight=False)
 
 
 def _print_refusals(console: Console, refused: list[Refused]) -> None:

@@ -18,6 +18,7 @@ from client.officer.studies import Sight, StudyArgument, inbox, inbox_of, print_
 from client.officer.study_view import missing_words, print_outlook, print_study, standing_of
 from client.outlook import Outlook, terms_of
 from client.policy_signing import read_passphrase
+from client.retention import erase_secrets
 from client.roles import require_for
 from client.unlock import unlock
 from federation.errors import DocumentError, PolicyError
@@ -192,6 +193,10 @@ def close(
     period for ever; closed, from today on for the period's days. Only an
     account from which nothing ever left gets its charge back. What has left
     stays paid for.
+
+    Of a study that is added up in secret nothing comes back once its data were
+    read: masked vectors leave before their sum is opened. The secrets of its
+    sums are erased.
     """
     place = home_at(home)
     actor = require_for(place, "officer close")
@@ -203,17 +208,25 @@ def close(
         if not yes:
             _ask_close(held, back, kept)
         returned = ledger.close(held.rid, f"{reason} (by {actor.account})")
+        erased = erase_secrets(place, ledger, held.rid, actor=actor.account, role=actor.role)
     if as_json:
-        print_json({"study": held.data.study, "digest": held.rid, "returned": list(returned)})
+        print_json({"study": held.data.study, "digest": held.rid, "returned": list(returned), "erased": erased})
         return
     typer.echo(f"Closed {held.data.study} ({held.rid[:12]}…). Given back: {', '.join(returned) or 'nothing'}.")
+    if erased:
+        typer.echo(f"Erased the secrets of its sums: {erased} files.")
 
 
 def _ask_close(held: Reservation, back: Sequence[str], kept: Sequence[str]) -> None:
     typer.echo(f"{held.data.study}, digest {held.rid}: epsilon {held.data.epsilon:g} is reserved.", err=True)
     for account in kept:
         count = held.released.get(account, 0)
-        typer.echo(f"  {account}: {count} releases left the house; nothing comes back from this account.", err=True)
+        left = (
+            f"{count} releases left the house"
+            if count
+            else "no sum was opened, but the data were read, and masked vectors may have left"
+        )
+        typer.echo(f"  {account}: {left}; nothing comes back from this account.", err=True)
     for account in back:
         typer.echo(f"  {account}: nothing left the house; its charge comes back.", err=True)
     if held.data.slot is not None:

@@ -22,15 +22,17 @@ from client.officer.study_view import outlook_facts, print_outlook, printable
 from client.outlook import Outlook, how_often, largest_epsilon, look_ahead
 from client.roles import require_for
 from federation.charter import Charter
+from federation.contract import FeatureContract
 from federation.document import MAX_DOCUMENT_BYTES, Document, load_yaml
 from federation.errors import DocumentError, StorageError
 from federation.files import atomic_write
 from federation.signing import Signature, verify
-from federation.study import CONTEXT, StudyDraft, StudySpec, Training
+from federation.study import CONTEXT, SecurePlan, StudyDraft, StudySpec, Training
 from privacy.ledger import LedgerReader, system_clock
 
 MOST_ENTRIES = 20_000  # above, the tight figure is computed only when asked for
 PATIENCE_SECONDS = 2.0
+PLANNED_SHARE = 16_384.0  # the share of noise, in grid units, that the coordinator plans secret sums with
 _PARTS = (1.0, 0.5, 0.25)
 
 app = typer.Typer(invoke_without_command=True)
@@ -159,9 +161,10 @@ def plan(
     charter = place.charter()
     with open_reader(place) as reader, _patience("Pricing the study…"):
         spec = find_spec(place, charter, study, rounds, rate, steps)
-        outlook = look_ahead(spec, charter, reader, system_clock())
+        contract = place.contract(charter, spec.draft.contract)
+        outlook = look_ahead(spec, charter, reader, system_clock(), contract)
         facts = {"study": spec.draft.name, "purpose": spec.draft.purpose, **outlook_facts(outlook)}
-        facts |= _rest(spec, charter, reader, outlook)
+        facts |= _rest(spec, charter, reader, outlook, contract)
         facts["slots"] = slot_rows(reader, reader.state())
     if as_json:
         print_json(facts)
@@ -172,13 +175,17 @@ def plan(
     _print_rest(console, outlook, facts)
 
 
-def _rest(spec: StudySpec, charter: Charter, reader: LedgerReader, outlook: Outlook) -> dict[str, Any]:
+def _rest(
+    spec: StudySpec, charter: Charter, reader: LedgerReader, outlook: Outlook, contract: FeatureContract
+) -> dict[str, Any]:
     """Return for what else the budget would do: the largest further study, and how many of some sizes."""
-    largest = largest_epsilon(spec, charter, reader, outlook)
+    largest = largest_epsilon(spec, charter, reader, outlook, contract)
     sizes = [] if largest is None else [part * outlook.terms.epsilon for part in _PARTS]
     return {
         "largest_epsilon": largest,
-        "how_many": [{"epsilon": size, "studies": how_often(spec, charter, reader, outlook, size)} for size in sizes],
+        "how_many": [
+            {"epsilon": size, "studies": how_often(spec, charter, reader, outlook, contract, size)} for size in sizes
+        ],
     }
 
 
@@ -279,4 +286,11 @@ def _drafted(path: Path, charter: Charter, rounds: int | None, rate: float | Non
         contract_digest=pinned,
         training=training,
         nonce="0" * 32,
+        secure=_secure(draft),
     )
+
+
+def _secure(draft: StudyDraft) -> SecurePlan | None:
+    if draft.n_min is None or draft.c is None:
+        return None
+    return SecurePlan(noise=draft.noise, n_min=draft.n_min, c=draft.c, share=PLANNED_SHARE)

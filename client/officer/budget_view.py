@@ -5,6 +5,7 @@ from typing import Any
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from client.officer.study_view import figure
@@ -13,10 +14,12 @@ from client.words import moment_of
 from privacy import accounting
 from privacy.cost import NOTHING
 from privacy.ledger import LedgerReader, Spending
+from privacy.ledger.entries import Close, Reserve
 from privacy.ledger.state import State
 
 _BAR = 20
 _WIDE = 110
+_MOST_SECRET = 20
 
 
 def budget_facts(reader: LedgerReader, now: int, tight: bool) -> dict[str, Any]:
@@ -40,7 +43,30 @@ def budget_facts(reader: LedgerReader, now: int, tight: bool) -> dict[str, Any]:
         "exhausted": state.exhausted,
         "budgets": rows,
         "slots": slot_rows(reader, state),
+        "secret": secret_rows(reader) if tight else None,
     }
+
+
+def secret_rows(reader: LedgerReader) -> list[dict[str, Any]]:
+    """Return the studies that were added up in secret and count, in the order in which they were granted: the epsilon that is charged,
+    and apart from it what one's own noise alone would hold on each account from which something left, or may; reads the whole ledger."""
+    held: dict[str, dict[str, Any]] = {}
+    for entry in reader.entries(kinds=("reserve", "close")):
+        body = entry.body
+        if isinstance(body, Reserve) and body.data.if_broken is not None:
+            broken = {claim.account: claim.epsilon for claim in body.data.if_broken}
+            data = body.data
+            held[body.rid] = {
+                "study": data.study,
+                "digest": body.rid,
+                "epsilon": data.epsilon,
+                "delta": data.delta,
+                "if_broken": broken,
+            }
+        elif isinstance(body, Close) and body.rid in held:
+            for account in body.data.returned:
+                del held[body.rid]["if_broken"][account]
+    return [row for row in held.values() if row["if_broken"]]
 
 
 def _row(item: Spending, state: State) -> dict[str, Any]:
@@ -111,6 +137,9 @@ def print_budget(console: Console, facts: dict[str, Any], left_out: str | None) 
         console.print("[red]Restored from a copy that may lack entries: nothing remains to spend.[/]")
     if facts["slots"]:
         console.print(slot_table(facts["slots"]))
+    if facts["secret"]:
+        console.print(secret_table(facts["secret"]))
+        console.print(_SECRET)
     console.print(_NOTES)
     console.print(left_out or _TIGHT)
 
@@ -124,6 +153,30 @@ _TIGHT = (
     "* For information: the privacy loss distribution's figure for all that is used. What is enforced is a little above "
     "it, because it must hold whatever studies come later."
 )
+
+
+_SECRET = (
+    "Granted is what the budget is charged, and holds as long as the protocol does. Should it fail, the own noise alone holds the other "
+    "figures. The two are never added to each other."
+)
+
+
+def secret_table(rows: list[dict[str, Any]]) -> Table:
+    """Return the table of studies that were added up in secret: the newest, where there are many."""
+    more = f", the newest {_MOST_SECRET} of {len(rows)}" if len(rows) > _MOST_SECRET else ""
+    table = Table(
+        title=f"Studies added up in secret{more}: epsilon, and what it would be should the protocol fail",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+    )
+    table.add_column("study", overflow="fold")
+    for column in ("granted", "delta", "if it failed: training", "holdout"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in rows[-_MOST_SECRET:]:
+        broken = [row["if_broken"].get(account) for account in ("training", "holdout")]
+        figures = ["-" if value is None else f"{value:.3f}" for value in broken]
+        table.add_row(escape(row["study"]), f"{row['epsilon']:g}", f"{row['delta']:g}", *figures)
+    return table
 
 
 def bar(share: float, drawn: bool) -> str:

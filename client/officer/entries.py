@@ -15,7 +15,7 @@ import typer
 from client.desk import HERE, HomeOption, home_at, open_reader
 from client.officer.study_view import printable
 from client.roles import require_for
-from client.words import moment_of
+from client.words import moment_of, short_digests
 from federation.errors import DocumentError
 from privacy.ledger import Entry, LedgerReader, Reservation
 from privacy.ledger.entries import (
@@ -260,8 +260,12 @@ def _reserve(body: Reserve, known: Known) -> str:
     data = body.data
     releases = ", ".join(f"{charge.releases} on {charge.account}" for charge in data.charges)
     slot = f" in slot {data.slot} of the plan" if data.slot is not None else ""
+    broken = ""
+    if data.if_broken is not None:
+        figures = ", ".join(f"{claim.epsilon:.3f} on {claim.account}" for claim in data.if_broken)
+        broken = f"; added up in secret: should the protocol fail, its own noise alone holds epsilon {figures}"
     return (
-        f"Granted for {data.purpose} on {data.contract}{slot}: epsilon {data.epsilon:g}, delta {data.delta:g}; may leave: "
+        f"Granted for {data.purpose} on {data.contract}{slot}: epsilon {data.epsilon:g}, delta {data.delta:g}{broken}; may leave: "
         f"{releases}. Why: {known.why(body.rid, data.policy)}."
     )
 
@@ -275,7 +279,7 @@ def _release(body: Release, known: Known) -> str:
     data, held = body.data, known.reservation(body.rid)
     why = "" if held is None else f" for {held.data.purpose}, {known.why(body.rid, held.data.policy)}"
     return (
-        f"Left the house: {data.what} ({data.bytes:,} bytes, {data.sha256[:12]}…), paid by the {data.account} "
+        f"Left the house: {short_digests(data.what)} ({data.bytes:,} bytes, {data.sha256[:12]}…), paid by the {data.account} "
         f"account{why}."
     )
 
@@ -310,7 +314,8 @@ def _restore(body: Restore, known: Known) -> str:
 
 def _access(body: Access, known: Known) -> str:
     data = body.data
-    return f"{data.actor} ({data.role}) {_DONE[data.action]} {data.what}: {data.count:,} customers."
+    counted = "files" if data.action == "erase" else "customers"
+    return f"{data.actor} ({data.role}) {_DONE[data.action]} {short_digests(data.what)}: {data.count:,} {counted}."
 
 
 def _withdraw(body: Withdraw, known: Known) -> str:

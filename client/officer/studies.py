@@ -13,6 +13,7 @@ from client.home import Home
 from client.inbox import Inbox, PendingStudy, fits, pick
 from client.officer.study_view import (
     STANDINGS,
+    broken_words,
     decision_rows,
     missing_words,
     outlook_facts,
@@ -20,10 +21,12 @@ from client.officer.study_view import (
     print_study,
     printable,
     reservation_facts,
+    secrecy_lines,
+    secure_terms,
     standing_of,
     study_facts,
 )
-from client.outlook import Outlook, look_ahead, terms_of
+from client.outlook import Outlook, if_broken_at, look_ahead, terms_of
 from client.roles import require_for
 from client.studies import OpenStudy, Studies
 from client.words import moment_of
@@ -52,7 +55,7 @@ def inbox(home: HomeOption = HERE, as_json: JsonOption = False) -> None:
     require_for(place, "officer inbox")
     charter = place.charter()
     with open_reader(place) as reader:
-        rows = [_inbox_row(study, charter, reader) for study in inbox_of(place).list()]
+        rows = [_inbox_row(study, place, charter, reader) for study in inbox_of(place).list()]
     if as_json:
         print_json(rows)
         return
@@ -66,6 +69,8 @@ def inbox(home: HomeOption = HERE, as_json: JsonOption = False) -> None:
         console.print(
             f"    epsilon {row['epsilon']:g} at delta {row['delta']:g}, for {row['purpose']} on {row['contract']}"
         )
+        for line in secrecy_lines(row["secure"], row["if_broken"]):
+            console.print(f"    {line}")
         console.print(f"    asked by the {row['asked_by']}; waits since {row['since']} (UTC)")
         console.print(
             f"    decisions: {decisions or 'none'}; {'missing: ' if row['status'] == 'waiting' else ''}{escape(row['missing'])}\n"
@@ -73,10 +78,13 @@ def inbox(home: HomeOption = HERE, as_json: JsonOption = False) -> None:
     console.print(f"{len(rows)} in all. Look at one by `consilience officer show STUDY`.")
 
 
-def _inbox_row(study: PendingStudy, charter: Charter, reader: LedgerReader) -> dict[str, Any]:
+def _inbox_row(study: PendingStudy, home: Home, charter: Charter, reader: LedgerReader) -> dict[str, Any]:
     study.check(charter.coordinator_key)
     status, missing, refusal = standing_now(study, charter, reader)
-    state = reader.state()
+    state, broken = reader.state(), None
+    if refusal is None and study.spec.secure is not None:
+        contract = home.contract(charter, study.spec.draft.contract)
+        broken = if_broken_at(study.spec, charter, reader, system_clock(), contract)
     return {
         "study": study.spec.draft.name,
         "digest": study.rid,
@@ -86,6 +94,9 @@ def _inbox_row(study: PendingStudy, charter: Charter, reader: LedgerReader) -> d
         "asked_by": f"coordinator of {study.spec.federation}",
         "epsilon": study.epsilon,
         "delta": study.delta,
+        "aggregation": study.spec.draft.aggregation,
+        "secure": secure_terms(study.spec.secure),
+        "if_broken": broken,
         "since": moment_of(study.received),
         "status": status,
         "decisions": decision_rows(state.policy, state.policy_digest, reader.decisions(study.rid)),
@@ -193,7 +204,7 @@ def study_sight(home: Home, reader: LedgerReader, sight: Sight) -> tuple[dict[st
     else:
         status, words = "waiting", "was never reserved: the coordinator may offer it again"
     if held is None and refusal is None and status not in ("declined",):
-        outlook = look_ahead(study.spec, charter, reader, system_clock())
+        outlook = look_ahead(study.spec, charter, reader, system_clock(), contract)
     facts |= {
         "status": status,
         "status_words": words if refusal is None else f"{words}: {refusal.code}  {refusal.cause}",
@@ -214,5 +225,8 @@ def print_decisions(console: Console, facts: dict[str, Any]) -> None:
 
 def _print_granted(console: Console, held: dict[str, Any]) -> None:
     console.print(f"Reserved: epsilon {held['epsilon']:g} at delta {held['delta']:g} on each account.")
+    if held["if_broken"] is not None:
+        words = broken_words(held["if_broken"])
+        console.print(f"{words[0].upper()}{words[1:]}.")
     for item in held["accounts"]:
         console.print(f"  {item['account']}: {item['released']} of {item['releases_allowed']} releases left the house.")

@@ -1,6 +1,6 @@
 """A study as an officer reads it before she decides: every figure and every word from the signed documents themselves."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -13,9 +13,10 @@ from client.outlook import Effect, Outlook
 from client.reasons import amount
 from federation.charter import Charter
 from federation.contract import CategoricalColumn, FeatureContract, NumericColumn
-from federation.study import StudySpec
+from federation.study import SecurePlan, StudySpec
+from privacy.ledger import Account
 from privacy.ledger.authority import standing
-from privacy.ledger.entries import ApproveData, Reservation
+from privacy.ledger.entries import ApproveData, Reservation, ReserveData
 from privacy.policy import Policy, describe_holdout
 
 _MOST_CATEGORIES = 6
@@ -114,7 +115,7 @@ def study_facts(spec: StudySpec, charter: Charter, contract: FeatureContract, po
             for column in contract.columns
         ],
         "members": members,
-        "min_partners": draft.min_partners,
+        "min_partners": max(draft.min_partners, draft.n_min or 1),
         "model": _MODELS[draft.model.kind],
         "mode": draft.mode,
         "holdout": describe_holdout(draft.holdout),
@@ -122,16 +123,53 @@ def study_facts(spec: StudySpec, charter: Charter, contract: FeatureContract, po
         "steps": training.steps,
         "sampling_rate": training.sampling_rate,
         "epsilon_asked": draft.epsilon,
+        "aggregation": draft.aggregation,
+        "secure": secure_terms(spec.secure),
         "intended_use": draft.intended_use,
         "limits": draft.limits,
-        "leaves": [
-            f"{training.rounds} times, paid by the training account: {_MODES[draft.mode]}",
-            f"once, paid by the hold-out's account: noisy counts of held-out customers by score and outcome "
-            f"({draft.evaluation.bins} bins of scores)",
-            "the grant: epsilon, delta, noise and the declared number of customers, all of them public",
-        ],
+        "leaves": _leaves(spec),
         "stays": "every record, every score, who took part, who is held out, the name list, and this policy",
     }
+
+
+def _leaves(spec: StudySpec) -> list[str]:
+    draft, masked = spec.draft, _masked(spec.secure)
+    return [
+        f"{spec.training.rounds} times, paid by the training account: {_MODES[draft.mode]}{masked}",
+        f"once, paid by the hold-out's account: noisy counts of held-out customers by score and outcome "
+        f"({draft.evaluation.bins} bins of scores){masked}",
+        "the grant: epsilon, delta, noise and the declared number of customers, all of them public",
+    ]
+
+
+def _masked(plan: SecurePlan | None) -> str:
+    return "" if plan is None else f", masked, so that only a sum over {plan.n_min} institutions or more can be opened"
+
+
+def secure_terms(plan: SecurePlan | None) -> dict[str, Any] | None:
+    """Return how a study's replies are added up in secret as a mapping; None for a plain study."""
+    return None if plan is None else {"noise": plan.noise, "n_min": plan.n_min, "c": plan.c}
+
+
+def secrecy_lines(terms: Mapping[str, Any] | None, broken: Mapping[Account, float] | None) -> list[str]:
+    """Say how a study's replies are added up, and what would hold should that fail; `terms` as `secure_terms` returns them."""
+    if terms is None:
+        return ["plain: each reply carries this institution's own noise in full, and may be seen by itself"]
+    if terms["c"] == 0:
+        against = "a coordinator whom no institution helps sees nobody's reply"
+    else:
+        allies = "any one institution" if terms["c"] == 1 else f"any {terms['c']} institutions"
+        against = f"the coordinator and {allies} together see no other's reply"
+    lines = [
+        f"added up in secret, opened over at least {terms['n_min']} institutions: {against}; {terms['noise']} noise"
+    ]
+    return lines if broken is None else [*lines, broken_words(broken)]
+
+
+def broken_words(broken: Mapping[Account, float]) -> str:
+    """Say what one's own noise alone would hold."""
+    figures = ", ".join(f"{value:.3f} on {account}" for account, value in broken.items())
+    return f"should the protocol fail, its own noise alone holds epsilon {figures}; this is stated apart and added to nothing"
 
 
 def effect_row(effect: Effect) -> dict[str, Any]:
@@ -162,6 +200,8 @@ def outlook_facts(outlook: Outlook) -> dict[str, Any]:
         "eyes": terms.eyes,
         "noise_multiplier": grant.noise_multiplier,
         "histogram_sigma": grant.histogram_sigma,
+        "secure": secure_terms(terms.secure),
+        "if_broken": outlook.if_broken,
         "costs": {account: cost.model_dump() for account, cost in outlook.costs.items()},
         "fits": outlook.fits,
         "exhausted": outlook.exhausted,
@@ -177,6 +217,7 @@ def reservation_facts(held: Reservation) -> dict[str, Any]:
         "policy": held.data.policy,
         "slot": held.data.slot,
         "closed": held.closed,
+        "if_broken": if_broken_of(held.data),
         "accounts": [
             {
                 "account": charge.account,
@@ -189,6 +230,11 @@ def reservation_facts(held: Reservation) -> dict[str, Any]:
     }
 
 
+def if_broken_of(data: ReserveData) -> dict[Account, float] | None:
+    """Return what a reservation states for the protocol's failure, by account; None for a plain study."""
+    return None if data.if_broken is None else {claim.account: claim.epsilon for claim in data.if_broken}
+
+
 def figure(value: float | None) -> str:
     """Write an epsilon with three decimals; above 100 where none describes it."""
     return "> 100" if value is None else f"{value:.3f}"
@@ -197,10 +243,14 @@ def figure(value: float | None) -> str:
 def print_outlook(console: Console, outlook: Outlook) -> None:
     """Print what a study would be granted, and each budget before and after it."""
     terms = outlook.terms
+    unit = "clip for training" if terms.secure is None else "one customer's part of a sum"
     console.print(
         f"It would be granted epsilon {terms.epsilon:g} at delta {terms.delta:g} on each account; noise "
-        f"{outlook.grant.noise_multiplier:.2f} x clip for training, sigma {outlook.grant.histogram_sigma:.2f} for counts."
+        f"{outlook.grant.noise_multiplier:.2f} x {unit}, sigma {outlook.grant.histogram_sigma:.2f} for counts."
     )
+    if terms.secure is not None:
+        for line in secrecy_lines(secure_terms(terms.secure), outlook.if_broken):
+            console.print(f"{line[0].upper()}{line[1:]}.")
     if terms.slot is not None:
         console.print(f"It fills slot {terms.slot.id} of the plan, which is paid for: it costs nothing more.")
     table = Table(
@@ -260,6 +310,7 @@ def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
             f"{facts['rounds']} rounds, {facts['steps']} steps in all; each draws {facts['sampling_rate']:.2%} of customers",
         ),
         ("held out", facts["holdout"]),
+        ("added up", secrecy_lines(facts["secure"], None)[0]),
         ("epsilon asked", asked),
         ("leaves", ";\n".join(facts["leaves"])),
         ("stays here", facts["stays"]),

@@ -5,9 +5,7 @@ from client.metrics import VaultMetrics
 from client.studies import Studies
 from client.vault import Answered
 from federation.errors import ConsilienceError
-from privacy.ledger import Account, LedgerReader
-
-_RELEASES: dict[str, Account] = {"train": "training", "evaluate": "holdout"}
+from privacy.ledger import LedgerReader
 
 
 class VaultMeter:
@@ -28,8 +26,8 @@ class VaultMeter:
             self._metrics.refused(answered.message_type, answered.code, answered.seconds)
             return
         self._metrics.answered(answered.message_type, answered.seconds)
-        if answered.message_type in _RELEASES:
-            self._metrics.released(_RELEASES[answered.message_type])
+        if answered.account is not None:
+            self._metrics.released(answered.account)
 
     def done(self, seconds: float) -> str:
         """Return the type of the request that the vault told of last; one of which it told nothing has failed, after so many seconds."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from client.home import Home
-from client.pricing import events_of, price_study
+from client.pricing import broken_epsilon, events_of, price_study
 from client.studies import OpenStudy, Studies
 from client.unlock import unlock
 from federation.document import load_yaml
@@ -61,18 +61,27 @@ class Past:
         spec = self.town.spec(name=name, epsilon=epsilon, title=f"Who may buy: {name}", purpose=purpose)
         return spec.model_copy(update={"nonce": f"{len(self.specs):032x}"})
 
-    def grant(self, spec: StudySpec) -> str:
-        """Reserve a study as the vault would, and keep its document; returns the study's digest."""
+    def grant(self, spec: StudySpec, read: bool = True) -> str:
+        """Reserve a study as the vault would, keep its document, and read its data; returns the study's digest."""
         declaration = self.town.charter.member(self.member).declaration("shop")
         assert declaration is not None
         terms = decide(self.policy, spec, self.town.charter, self.member, self.ledger.today())
-        grant = price_study(spec, self.member, declaration, terms)
+        contract = self.home.contract(self.town.charter, terms.contract)
+        grant = price_study(spec, self.member, declaration, terms, contract)
         rounds = spec.training.rounds
         releases = {"training": rounds, "holdout": 1}
         rid = spec.digest()
-        self.ledger.reserve(rid, study=spec.draft.name, charges=events_of(grant), releases=releases, terms=terms)
+        self.ledger.reserve(
+            rid,
+            study=spec.draft.name,
+            charges=events_of(grant, spec.secure),
+            releases=releases,
+            terms=terms,
+            if_broken=None if spec.secure is None else broken_epsilon(grant, spec.secure, terms.delta),
+        )
         Studies(self.home.folder("studies")).keep(OpenStudy(spec=spec, grant=grant))
-        self.ledger.consent(rid, purpose=spec.draft.purpose, consent=terms.consent, digest=sha256_hex(rid.encode()))
+        if read:
+            self.ledger.consent(rid, purpose=spec.draft.purpose, consent=terms.consent, digest=sha256_hex(rid.encode()))
         self.specs.append(spec)
         return rid
 
@@ -88,9 +97,16 @@ class Past:
             signature = sign(key, APPROVAL_CONTEXT, statement)
             self.ledger.approve(ApproveData(name=spec.draft.name, statement=statement, signature=signature))
 
-    def run(self, spec: StudySpec, rounds: int | None = None, close: bool = True, evaluate: bool = True) -> str:
+    def run(
+        self,
+        spec: StudySpec,
+        rounds: int | None = None,
+        close: bool = True,
+        evaluate: bool = True,
+        read: bool = True,
+    ) -> str:
         """Grant a study and let its replies leave."""
-        rid = self.grant(spec)
+        rid = self.grant(spec, read)
         for number in range(1, (spec.training.rounds if rounds is None else rounds) + 1):
             self.ledger.release(rid, number, "training", f"{number:064x}", 4_096, what="noisy gradient sum")
         if evaluate:

@@ -223,12 +223,13 @@ def test_close_gives_back_only_what_nothing_left_of(town, at):
     run("close", "one", "--reason", "The partner left", *at, answer="n\n", code=1)
     assert "Given back: holdout" in run("close", "one", "--reason", "The partner left", *at, "--yes")
     value = json.loads(run("close", specs[1].digest()[:9], "--reason", "No longer needed", *at, "--yes", "--json"))
-    assert value["returned"] == ["training", "holdout"]
+    assert value["returned"] == ["training", "holdout"] and value["erased"] == 0
     with pytest.raises(ConsilienceError, match="CSL-C658"):
         run("close", "one", "--reason", "Again", *at, "--yes")
     with town.ledger() as ledger:
         reasons = [entry.body.data.reason for entry in ledger.entries(kinds=("close",))]
         assert reasons[0].startswith("The partner left (by ") and ledger.reservation(specs[0].digest()).closed
+        assert not list(ledger.entries(kinds=("access",)))  # plain studies have no secrets to erase
     assert json.loads(run("show", "one", *at, "--json"))["status"] == "closed"
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load
 from torch import nn
 
-from client import finish, vault, workroom
+from client import finish, gate, workroom
 from client.rowwise import rowwise_logits
 from client.studies import OpenStudy, Studies
 from client.unlock import unlock
@@ -131,7 +131,7 @@ def test_an_internal_error_looks_like_any_refusal(town, monkeypatch):
     def fail(*args, **kwargs):
         raise ZeroDivisionError
 
-    monkeypatch.setattr(vault, "price_study", fail)
+    monkeypatch.setattr(gate, "price_study", fail)
     assert opened.answer("query.offer", town.offer(town.spec())) == usual
     assert reasons(town) == ["CSL-C511", "CSL-C525"]
 

@@ -10,8 +10,10 @@ from client.policy_draft import build
 from client.questions import MANY, ONE
 from federation.errors import DocumentError
 from privacy.mistakes import best_order
+from privacy.policy import SecureRule
 
 TODAY = date(2026, 3, 1)
+WHOSE_NOISE = next(question.words for question in ONE if question.name == "secure-noise")
 KEYS = {"chief": "a" * 64, "deputy": "b" * 64}
 
 
@@ -159,6 +161,58 @@ def test_deltas_may_be_given_instead_of_a_size():
     assert build(answers).studies[0].max_delta == 1e-6
     with pytest.raises(DocumentError, match="--size"):
         complete(Answers(one, given.many), None, None, TODAY)
+
+
+def test_sums_in_secret_are_asked_for_only_where_they_matter():
+    asker = somebody()
+    assert build(interview(asker)).secure is None
+    assert [question for question, _ in asker.asked if "Sums in secret" in question] == [WHOSE_NOISE]
+    asker = somebody(**{"only sums over several": ["secure"]})
+    policy = build(interview(asker))
+    assert policy.aggregation == "secure" and policy.secure == SecureRule(n_min=5, c=1, noise=("local",))
+    asker = somebody(**{"whose noise may count": ["local+shared"], "your own noise hold": ["0", "3.0"]})
+    policy = build(interview(asker))
+    assert policy.aggregation == "plain" and policy.secure.noise == ("local", "shared")
+    assert policy.secure.local_noise_floor == 3.0 and len(asker.heard) == 1
+
+
+def test_terms_of_sums_in_secret_that_cannot_be_are_asked_for_again():
+    asker = somebody(
+        **{
+            "only sums over several": ["secure"],
+            "whose noise may count": ["none", "none+local", "loud", "shared"],
+            "work together": ["-1", "4"],
+            "over how many": ["6", "8"],
+        }
+    )
+    policy = build(interview(asker))
+    assert policy.secure == SecureRule(n_min=8, c=4, noise=("shared",)) and len(asker.heard) == 5
+    assert ("Sums in secret: over how many institutions is a sum opened, at least?", "7") in asker.asked
+
+
+def test_a_plan_and_sums_in_secret_do_not_go_together():
+    slot = {"A name for a slot": ["one"], "Its purpose": ["marketing.churn"], "Its feature": ["shop"]}
+    answers = {
+        "open: studies": ["plan"],
+        "epsilon of the study": ["1.0"],
+        "only sums over several": ["secure", "plain"],
+    }
+    asker = somebody(**slot, **answers)
+    policy = build(interview(asker))
+    assert policy.budget.mode == "plan" and policy.secure is None
+    assert "describe plain studies" in asker.heard[0] and not any("Sums in secret" in words for words, _ in asker.asked)
+
+
+def test_an_earlier_rule_for_sums_in_secret_is_proposed():
+    first = build(
+        interview(somebody(**{"whose noise may count": ["shared"], "your own noise hold": ["3.0"], "over how": ["9"]}))
+    )
+    second = build(interview(Scripted({}), before=answers_of(first, date(2027, 1, 1))), first)
+    assert second.secure == first.secure and second.secure.n_min == 9
+    third = build(
+        interview(Scripted({"whose noise may count": ["none"]}), before=answers_of(first, date(2027, 1, 1))), first
+    )
+    assert third.secure is None
 
 
 @given(size=st.integers(1, 1_000_000))

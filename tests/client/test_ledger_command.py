@@ -114,6 +114,25 @@ def test_what_left_is_told_with_purpose_policy_and_who_approved(at):
     assert "within its automatic limits" in automatic["text"] and automatic["study"] == "return"
 
 
+def test_digests_in_words_are_cut_on_display_and_whole_in_the_ledger(tmp_path):
+    town, survivors = found(tmp_path, automatic=0.5), "ab" * 32
+    what = f"round 1 of 3, masked, for the sum over 5 institutions {survivors}"
+    with fresh_ledger(town, Clock(START)) as ledger:
+        rid = reserve(ledger, 1, 0.4, "lapse")
+        ledger.release(rid, 1, "training", "6" * 64, 40, what=what)
+        ledger.access("erase", f"secrets of the sums of study {rid}", actor="vault", role="vault", count=4)
+        (entry,) = ledger.entries(kinds=("release",))
+        assert entry.body.data.what == what
+    at = "--home", town.homes["alder"].root
+    (row,) = rows(*at, "--kind", "release")
+    assert (
+        f"for the sum over 5 institutions {survivors[:12]}… (40 bytes" in row["text"] and survivors not in row["text"]
+    )
+    (row,) = rows(*at, "--kind", "access")
+    assert row["text"] == f"vault (vault) deleted secrets of the sums of study {rid[:12]}…: 4 files."
+    assert survivors not in "".join(run("ledger", *at).split())
+
+
 def test_the_table_wraps_and_keeps_to_the_terminal(at):
     output = run("ledger", *at, width=100)
     assert all(len(line) <= 100 for line in output.splitlines()) and "[the] purpose" in " ".join(output.split())

@@ -30,6 +30,7 @@ from federation.messages import (
     pack,
     unpack,
 )
+from federation.secure import Ack, EpochKey, EpochReady, Exchanges, Masked, Ready, Reveal
 from federation.study import Training
 from privacy.ledger import verify
 from tests.client import vault_home
@@ -100,7 +101,18 @@ def test_every_type_has_one_kind_of_reply(world):
     assert set(RULES) == set(vault._answerers)
     kinds_of = [rule.reply for rule in RULES.values()]
     assert set(kinds_of) == {
-        *(Identity, Grant, TrainRelease, EvaluateRelease, ModelReceipt, Acknowledged, LedgerHead, Cosignature, NoteKept)
+        *(
+            Identity,
+            Grant,
+            TrainRelease,
+            EvaluateRelease,
+            ModelReceipt,
+            Acknowledged,
+            LedgerHead,
+            Cosignature,
+            NoteKept,
+        ),
+        *(EpochKey, Exchanges, EpochReady, Ready, Masked, Ack, Reveal),
     }
     assert len(kinds_of) == len(set(kinds_of))
 

@@ -3,6 +3,7 @@ import json
 import os
 import random
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -23,7 +24,7 @@ from privacy.keys import create_identity, load_identity
 from privacy.ledger import LedgerReader
 from privacy.ledger.authority import check_authority
 from privacy.ledger.state import State
-from privacy.policy import Policy
+from privacy.policy import Policy, SecureRule
 from tests.client.vault_home import NODE
 
 TODAY = datetime.now(UTC).date()
@@ -259,7 +260,11 @@ def test_an_epsilon_that_promises_nothing_is_refused(tmp_path, people, name, val
         ("size", "2000000"),
         ("eyes", "3"),
         ("mode", "closed"),
-        ("aggregation", "secure"),
+        ("aggregation", "closed"),
+        ("secure-noise", "loud"),
+        ("secure-n-min", "2"),
+        ("secure-c", "-1"),
+        ("secure-floor", "inf"),
         ("expires", "tomorrow"),
         ("officer", ["chief"]),
         ("officer", ["id=chief,key="]),
@@ -274,6 +279,48 @@ def test_an_epsilon_that_promises_nothing_is_refused(tmp_path, people, name, val
 def test_a_flag_that_does_not_fit_is_named(tmp_path, people, name, value):
     error = refused("policy", "new", tmp_path / "p.yaml", *flags(people, **{name: value}))
     assert (error.code, error.exit_code) == ("CSL-C623", ExitCode.DOCUMENT) and f"--{name}" in error.cause
+
+
+def test_sums_in_secret_are_asked_for_by_flags(tmp_path, people):
+    file = tmp_path / "p.yaml"
+    terms = {"aggregation": "secure", "secure-noise": "local+shared", "secure-c": "1", "secure-n-min": "5"}
+    output = run("policy", "new", file, *flags(people, **terms, **{"secure-floor": "3.0"}))
+    made = load_yaml(file, Policy)
+    assert made.aggregation == "secure"
+    assert made.secure == SecureRule(n_min=5, c=1, noise=("local", "shared"), local_noise_floor=3.0)
+    assert "shared noise without" not in output and "# work together with the coordinator" in file.read_text()
+    output = run("policy", "new", file, "--force", *flags(people, **terms))
+    assert load_yaml(file, Policy).secure.local_noise_floor is None and "shared noise without" in output
+    following = tmp_path / "next.yaml"
+    run("policy", "new", following, "--from", file, "--secure-noise", "local")
+    assert load_yaml(following, Policy).secure == SecureRule(n_min=5, c=1, noise=("local",))
+    run("policy", "new", following, "--force", "--from", file, "--aggregation", "plain", "--secure-noise", "none")
+    assert load_yaml(following, Policy).secure is None
+
+
+def test_terms_of_sums_in_secret_that_are_missing_or_idle_are_named(tmp_path, people):
+    error = refused("policy", "new", tmp_path / "p.yaml", *flags(people, aggregation="secure"))
+    assert error.code == "CSL-C621" and "--secure-noise, --secure-c, --secure-n-min" in error.cause
+    error = refused("policy", "new", tmp_path / "p.yaml", *flags(people, **{"secure-noise": "local"}))
+    assert error.code == "CSL-C621" and "--secure-c, --secure-n-min" in error.cause
+    error = refused("policy", "new", tmp_path / "p.yaml", *flags(people, **{"secure-n-min": "5"}))
+    assert error.code == "CSL-C623" and "--secure-noise allows none" in error.cause
+    line = flags(people, **{"secure-noise": "local", "secure-c": "3", "secure-n-min": "5"})
+    error = refused("policy", "new", tmp_path / "p.yaml", *line)
+    assert error.code == "CSL-C633" and "n_min must be at least c + 3 = 6" in error.cause
+    error = refused("policy", "new", tmp_path / "p.yaml", *flags(people, **{"secure-noise": "none+local"}))
+    assert error.code in ("CSL-C621", "CSL-C633")
+
+
+def test_check_says_what_becomes_of_studies_that_are_added_up_in_secret():
+    configs = Path(__file__).parents[2] / "configs"
+    drafts = [configs / "studies" / f"{name}.yaml" for name in ("propensity", "propensity-plain")]
+    output = run("policy", "check", configs / "policies" / "secure.yaml", "--study", drafts[0], "--study", drafts[1])
+    assert "Study propensity: waits" in output and "Study propensity_plain: refused. CSL-P213" in output
+    output = run("policy", "check", configs / "policies" / "example.yaml", "--study", drafts[0])
+    assert "Study propensity: refused" in output
+    output = run("policy", "diff", configs / "policies" / "example.yaml", configs / "policies" / "secure.yaml")
+    assert "Sums in secret are allowed by a new rule" in output and "Plain studies are refused from now on" in output
 
 
 def test_answers_that_contradict_each_other_are_all_named(tmp_path, people):
@@ -330,7 +377,7 @@ def somebody(monkeypatch):
 def test_at_a_terminal_only_what_is_missing_is_asked(tmp_path, people, somebody):
     path = tmp_path / "p.yaml"
     line = flags(people, **{"period-epsilon": None, "eyes": None, "officer": None})
-    typed = f"chief\n{people.chief}\ny\nchief\ndeputy\n{people.deputy}\nn\n1\n\n\n0\n1.5\n\n\n"
+    typed = f"chief\n{people.chief}\ny\nchief\ndeputy\n{people.deputy}\nn\n1\n\n\n0\n1.5\n\n\n\n\n"
     output = run("policy", "new", path, *line, typed=typed)
     made = load_yaml(path, Policy)
     assert [officer.id for officer in made.officers] == ["chief", "deputy"] and made.approval.eyes == 1

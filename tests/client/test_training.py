@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from client.training import gradient_sum, local_steps
+from client.training import clipped_sum, gradient_sum, local_steps
 from federation.networks import Inputs, LinearNetwork, MlpNetwork, weights_of
 from privacy.bookkeeping import BookKeeper
 from privacy.sampling import poisson_sample
@@ -60,6 +60,29 @@ def by_autograd(network, inputs, labels, rows, clip):
     sums = {name: part.numpy() for name, part in keeper.split(keeper.clipped_sum(clip)).items()}
     keeper.close()
     return sums
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    n=st.integers(0, 40),
+    width=st.integers(1, 12),
+    clip=st.floats(0.01, 10.0),
+    rate=st.floats(0.0, 1.0),
+)
+def test_the_exact_sum_is_that_of_a_noiseless_round_over_the_same_draw(seed, n, width, clip, rate):
+    """What `gradient_sum` gives without its noise, but for inputs that are rounded to 2^-20; rows longer than 8 contribute zero."""
+    network = network_of("linear", width, seed=seed)
+    inputs, labels = inputs_of(n, width, seed=seed)
+    inputs.dense.clamp_(-2.0, 2.0)
+    before = weights_of(network)
+    exact = clipped_sum(network, inputs, labels, clip=clip, sampling_rate=rate, source=SeededSource(seed))
+    rounded = summed(network, inputs, labels, rate=rate, clip=clip, seed=seed)
+    assert exact.keys() == rounded.keys() == before.keys()
+    for name, part in exact.items():
+        assert part.dtype == np.float64 and part.shape == before[name].shape
+        assert np.allclose(part, rounded[name], rtol=1e-5, atol=4e-5 * clip * (1 + n))
+    assert all(np.array_equal(value, before[name]) for name, value in weights_of(network).items())
 
 
 @settings(max_examples=60, deadline=None)
