@@ -7,11 +7,13 @@ from pydantic import Field
 from federation.contract import Name, Text
 from federation.document import Document
 from federation.signing import Hex32, Signature
-from federation.study import StudySpec
+from federation.study import SecurePlan, StudySpec
 from server.evaluation import Estimate, Metrics
+from server.planning import least_partners
 
 CONTEXT = "csl1/card"
 Count = Annotated[int, Field(ge=0)]
+Protection = Literal["local noise", "secure sums with local noise", "secure sums with shared noise"]
 
 
 class Participant(Document):
@@ -40,7 +42,10 @@ class MemberMetrics(Document):
 
 
 class ModelCard(Document):
-    """Everything that a reader needs to judge a model; every figure in it is public or was paid for by the vaults."""
+    """Everything that a reader needs to judge a model; every figure in it is public or was paid for by the vaults.
+
+    Where vectors were added up in secret, as `spec.secure` says, there are no figures of single members: `members` is empty.
+    """
 
     kind: Literal["card"] = "card"
     name: Text
@@ -51,7 +56,7 @@ class ModelCard(Document):
     model: Hex32
     rounds: Annotated[int, Field(ge=1)]
     fewest_partners: Count
-    protection: Literal["local noise"] = "local noise"
+    protection: Protection = "local noise"
     participants: tuple[Participant, ...]
     edges: tuple[float, ...]
     overall: Metrics
@@ -80,20 +85,20 @@ def render(card: ModelCard) -> str:
             f"- **Limits:** {draft.limits}",
             f"- **Purpose:** {draft.purpose}",
             f"- **Model:** {draft.model.kind} on the contract {draft.contract}; trained by {training.mode} in {card.rounds} rounds{steps}",
-            f"- **Fewest partners in a round:** {card.fewest_partners} (the study demands {draft.min_partners})",
-            f"- **Protection:** {card.protection}. Each institution added the full noise itself; its epsilon holds whatever the others do.",
+            f"- **Fewest partners in a round:** {card.fewest_partners} (the study demands {least_partners(draft)})",
+            f"- **Protection:** {card.protection}. {promise(card.spec.secure)}",
             "",
             "## Who took part",
             "",
             "Epsilon is for one customer added or removed: once for those who trained, and once for those held out, who are others.",
             "",
-            "| institution | declared customers | rounds | evaluated | epsilon | delta |",
+            f"| institution | declared customers | rounds | {'in the last sum' if card.spec.secure else 'evaluated'} | epsilon | delta |",
             "| --- | ---: | ---: | --- | ---: | ---: |",
             *(_participant(item, card.rounds) for item in card.participants),
             "",
             "## How good it is",
             "",
-            "From noisy score histograms of held-out customers. 95% intervals: (what the noise hides) [and another draw of customers too].",
+            f"{_source(card)} 95% intervals: (what the noise hides) [and another draw of customers too].",
             "",
             "| on | AUC | KS | lift in the top 10% |",
             "| --- | --- | --- | --- |",
@@ -114,6 +119,36 @@ def render(card: ModelCard) -> str:
             f"- feature contract `{card.spec.contract_digest}`",
             "",
         ]
+    )
+
+
+def promise(plan: SecurePlan | None) -> str:
+    """Return in words on what the institutions' epsilons rest."""
+    if plan is None:
+        return "Each institution added the full noise itself; its epsilon holds whatever the others do."
+    sums = f"Only sums over at least {plan.n_min} institutions were opened, by the protocol PSA-1"
+    if plan.noise == "local":
+        return f"{sums}. Each institution added the full noise itself; its epsilon holds whatever the others do."
+    return (
+        f"{sums}. The institutions' noise adds up: their epsilons hold while {colluders(plan)} with the coordinator, and as long as that "
+        "protocol does."
+    )
+
+
+def colluders(plan: SecurePlan) -> str:
+    """Return in words how many may collude with the coordinator."""
+    few = {0: "none colludes", 1: "no more than one of them colludes"}
+    return few.get(plan.c, f"no more than {plan.c} of them collude")
+
+
+def _source(card: ModelCard) -> str:
+    """Return in words what the figures are made of."""
+    if card.spec.secure is None:
+        return "From noisy score histograms of held-out customers."
+    counted = ", ".join(item.member for item in card.participants if item.evaluated)
+    return (
+        "From one noisy score histogram of all held-out customers, added up in secret: no institution's own figures are known. "
+        f"In it: {counted}."
     )
 
 

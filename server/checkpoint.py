@@ -26,6 +26,7 @@ from server.grants import SignedGrant
 
 Stage = Literal["signed", "granted", "evaluated"]
 Count = Annotated[int, Field(ge=0)]
+LAST_ATTEMPT = 1000
 
 
 class Attendance(Document):
@@ -43,8 +44,30 @@ class Scores(Document):
     sigma: Annotated[float, Field(ge=0)]
 
 
+class ScoreSum(Document):
+    """The sum of some members' histograms, which was opened and nothing else: noisy integers [2, bins], each count times `scale`.
+
+    `sigma` is the standard deviation of the noise in each cell, in counts.
+    """
+
+    members: tuple[Name, ...]
+    total: tuple[tuple[int, ...], tuple[int, ...]]
+    scale: Annotated[int, Field(ge=1)]
+    sigma: Annotated[float, Field(ge=0)]
+
+
+class Epoch(Document):
+    """How far the set-up of a secure study is: the last attempt that was begun, and once it is done, the members that hold keys."""
+
+    attempt: Annotated[int, Field(ge=0, le=LAST_ATTEMPT)] = 0
+    members: tuple[Name, ...] = ()
+
+
 class Progress(Document):
-    """How far a study has come: `stage` is the last step that is done, `round` the last round that is aggregated."""
+    """How far a study has come: `stage` is the last step that is done, `round` the last round that is aggregated.
+
+    `epoch` and `score_sum` belong to studies whose vectors are added up in secret; the encoding of others does not have them.
+    """
 
     spec: StudySpec
     signature: Signature
@@ -56,6 +79,8 @@ class Progress(Document):
     attendance: tuple[Attendance, ...] = ()
     edges: tuple[float, ...] = ()
     scores: tuple[Scores, ...] = ()
+    epoch: Annotated[Epoch | None, Field(exclude_if=lambda value: value is None)] = None
+    score_sum: Annotated[ScoreSum | None, Field(exclude_if=lambda value: value is None)] = None
     sha256: Hex32 | None = None
 
 

@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
-from flwr.app import ConfigRecord, Message
+from flwr.app import Message
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
@@ -16,10 +16,11 @@ from federation.encoding import sha256_hex
 from federation.errors import FederationError, StorageError
 from federation.messages import Grant, Offer, dump_tensors, pack
 from federation.study import StudyDraft, Training
-from server.checkpoint import Attendance, Progress, damaged, load_checkpoint, save_checkpoint
+from privacy.secure_aggregation.roster import Roster
+from server.checkpoint import Attendance, Epoch, Progress, damaged, load_checkpoint, save_checkpoint
 from server.course import Course, Tensors32, restore_course, start_course
 from server.delivery import Recipient, deliver
-from server.derivation import derive_training
+from server.derivation import derive_training, dimension_of
 from server.edges import score_edges
 from server.events import (
     Delivered,
@@ -32,17 +33,24 @@ from server.events import (
     RosterSettled,
     RoundDone,
     RoundStarted,
+    SetUpDone,
     StudySigned,
     ignore,
 )
-from server.exchange import Answer, Clock, Failure, send, size_of, sort_replies
+from server.exchange import Answer, Clock, Failure, send, sort_replies
 from server.grants import SignedGrant, accept_grant
 from server.office import ROSTER_SECONDS, Office
-from server.planning import check_draft, declared_sizes, sign_study
-from server.publication import make_card
+from server.planning import check_draft, declared_sizes, least_partners, sign_study
+from server.publication import counted_members, make_card
 from server.registry import PublishedModel, Registry
 from server.roster import RollCall
-from server.strategy import StudyStrategy, partners_of, to_arrays
+from server.rounds import PlainRounds, Rounds
+from server.secure.calls import Line
+from server.secure.rounds import SecureRounds
+from server.secure.setup import SetUp, peers_of
+from server.secure.store import SumStore
+from server.secure.sums import SecureSums
+from server.strategy import StudyStrategy, partners_of
 from server.witness import WitnessDesk
 
 # Longer than a node whose SuperNode was killed stays away: the link counts the old one as on line for a minute.
@@ -85,11 +93,12 @@ def run_study(
     Raises
     ------
     FederationError
-        CSL-S501 to CSL-S503, CSL-S601 when too few partners are there, grant, answer, or took part.
+        CSL-S501 to CSL-S503, CSL-S601 when too few partners are there, grant, answer, or took part; CSL-S221 to CSL-S224 where vectors are
+        added up in secret, as `server.secure`.
     DocumentError
         CSL-S101 when the draft does not fit charter or contract.
     StorageError, IntegrityError
-        For the checkpoint (CSL-S401, CSL-S402) and the registry (CSL-S60x).
+        For the checkpoint (CSL-S401, CSL-S402), a sum that is being made (CSL-S226, CSL-S227) and the registry (CSL-S60x).
     """
     run = _Run(grid, draft, office, derive, on_event, clock or Clock(), nonce)
     run.begin()
@@ -125,6 +134,8 @@ class _Run:
         self._clock = clock
         self._nonce = nonce
         self._path = office.checkpoints / f"{draft.name}.checkpoint"
+        self._sum_store = SumStore(office.checkpoints / f"{draft.name}.sum")
+        self._least = least_partners(draft)
         self._desk = WitnessDesk(office.charter, office.key, office.witness)
         self._nodes: dict[str, int] = {}
         self._progress: Progress
@@ -147,7 +158,9 @@ class _Run:
         if progress.stage == "signed":
             return
         try:
-            self._course = restore_course(progress.spec, self._grants(), tensors, progress.round, progress.averaged)
+            self._course = restore_course(
+                progress.spec, self._taking_part(), tensors, progress.round, progress.averaged
+            )
         except KeyError as error:
             raise damaged(self._path) from error
 
@@ -193,10 +206,11 @@ class _Run:
         self._nodes = call.wait(expected, seconds).nodes
         present = tuple(sorted(self._nodes))
         self._on_event(RosterSettled(present=present, missing=tuple(sorted(set(expected) - set(present)))))
-        if len(present) < self._draft.min_partners:
+        able = set(present) & set(self._holders() or present)
+        if len(able) < self._least:
             raise FederationError(
                 "CSL-S502",
-                f"{len(present)} members are connected; the study {self._draft.name} needs {self._draft.min_partners}.",
+                f"{len(able)} members are connected; the study {self._draft.name} needs {self._least}.",
                 "Ask the missing institutions to start their nodes, and run the study again.",
             )
 
@@ -221,10 +235,10 @@ class _Run:
             self._on_event(LeftOut("offer", 0, member, failure.code, failure.reason))
         names = tuple(item.grant.member for item in grants)
         self._on_event(GrantsReceived(names, tuple(item.grant.epsilon for item in grants), tuple(declined)))
-        if len(grants) < self._draft.min_partners:
+        if len(grants) < self._least:
             raise FederationError(
                 "CSL-S503",
-                f"{len(grants)} members granted the study {self._draft.name}; it needs {self._draft.min_partners}.",
+                f"{len(grants)} members granted the study {self._draft.name}; it needs {self._least}.",
                 "Ask the others for their reason: it stands in their own ledger. Where officers had to approve first, run the study "
                 "again once they have.",
             )
@@ -238,8 +252,9 @@ class _Run:
         spec, charter = self._progress.spec, self._office.charter
         records = pack(self._office.key, Offer(spec=spec, spec_signature=self._progress.signature))
         answers = self._ask({member: Message(records, self._nodes[member], "query.offer") for member in members})
+        dimension = None if spec.secure is None else dimension_of(spec.draft.model, self._office.contract)
         return {
-            member: answer if isinstance(answer, Failure) else accept_grant(answer, member, spec, charter)
+            member: answer if isinstance(answer, Failure) else accept_grant(answer, member, spec, charter, dimension)
             for member, answer in answers.items()
         }
 
@@ -247,41 +262,75 @@ class _Run:
         """Run the rounds that are left, each checkpointed before the next begins, and ask for score histograms of the finished model."""
         if self._progress.stage == "evaluated" or self._course is None:
             return
+        last = self._progress.spec.training.rounds
+        rounds = self._plain(self._course) if self._progress.spec.secure is None else self._secure()
+        for number in range(self._progress.round + 1, last + 1):
+            self._train_round(rounds, number, last)
+        self._evaluate(rounds, self._course.model())
+
+    def _plain(self, course: Course) -> Rounds:
+        """Return rounds in which each vault releases its own vector."""
         spec, office = self._progress.spec, self._office
         partners = partners_of(office.charter, self._nodes, self._grants())
-        strategy = StudyStrategy(spec, office.key, partners, self._course, self._on_event)
+        strategy = StudyStrategy(spec, office.key, partners, course, self._on_event)
         strategy.summary()
-        for number in range(self._progress.round + 1, spec.training.rounds + 1):
-            self._train_round(strategy, number, spec.training.rounds)
-        self._evaluate(strategy, self._course.model())
+        return PlainRounds(strategy, spec.training.rounds, self._send, self._grid)
 
-    def _train_round(self, strategy: StudyStrategy, number: int, rounds: int) -> None:
+    def _secure(self) -> Rounds:
+        """Return rounds in which the sum of the vectors alone is opened; the members agree on keys first, if they have not."""
+        spec, office, plan = self._progress.spec, self._office, self._progress.spec.secure
+        assert plan is not None
+        if not self._holders():
+            self._set_up()
+        grants = self._taking_part()
+        roster = Roster.of(office.charter, sorted(grants), plan.n_min, plan.c)
+        line = self._line(sorted(grants))
+        sums = SecureSums(
+            spec.digest(), roster, plan.share, self._least, office.key, line, self._sum_store, self._on_event
+        )
+        return SecureRounds(spec, grants, sums, line)
+
+    def _set_up(self) -> None:
+        spec, office, start = self._progress.spec, self._office, self._clock.now()
+        begun = 0 if self._progress.epoch is None else self._progress.epoch.attempt
+        set_up = SetUp(spec, office.charter, office.key, self._line(sorted(self._grants())), self._on_event)
+        done = set_up.run(begun, lambda attempt: self._advance(epoch=Epoch(attempt=attempt)))
+        self._progress = self._progress.model_copy(update={"epoch": done})
+        # Whoever was left out has no say in the clips of the others.
+        self._course = start_course(spec, self._taking_part(), office.contract)
+        self._save()
+        self._on_event(SetUpDone(done.members, done.attempt, self._clock.now() - start))
+
+    def _line(self, members: Sequence[str]) -> Line:
+        peers = peers_of(self._office.charter, self._nodes, members)
+        return Line(peers, self._send, self._draft.deadline_seconds, self._clock)
+
+    def _train_round(self, rounds: Rounds, number: int, last: int) -> None:
+        assert self._course is not None
         start = self._clock.now()
-        asked = strategy.configure_train(number, to_arrays(strategy.course.broadcast()), ConfigRecord(), self._grid)
-        self._on_event(RoundStarted(number, rounds, strategy.members))
-        replies = self._send(asked, strategy.silent)
-        strategy.aggregate_train(number, replies)
-        self._course = strategy.course
-        answered = set(strategy.answered)
+        self._on_event(RoundStarted(number, last, rounds.members))
+        done = rounds.train(number, self._course)
+        self._course = done.course
+        answered = set(done.answered)
         attendance = tuple(
             Attendance(member=item.member, rounds=item.rounds + (item.member in answered))
             for item in self._progress.attendance
         )
         fewest = min(self._progress.fewest or len(answered), len(answered))
         self._advance(round=number, averaged=self._course.averaged, attendance=attendance, fewest=fewest)
-        left_out = tuple(sorted(set(strategy.members) - answered))
+        left_out = tuple(sorted(set(rounds.members) - answered))
         seconds = self._clock.now() - start
         self._on_event(
-            RoundDone(number, rounds, strategy.answered, left_out, seconds, size_of(asked), size_of(replies))
+            RoundDone(
+                number, last, done.answered, left_out, seconds, done.bytes_sent, done.bytes_received, done.attempts
+            )
         )
 
-    def _evaluate(self, strategy: StudyStrategy, model: Tensors32) -> None:
-        draft, rounds = self._draft, self._progress.spec.training.rounds
+    def _evaluate(self, rounds: Rounds, model: Tensors32) -> None:
+        draft = self._draft
         edges = score_edges(draft.model, self._office.contract, dict(model), draft.evaluation.bins)
-        strategy.ask_for_scores(edges)
-        asked = strategy.configure_evaluate(rounds, to_arrays(model), ConfigRecord(), self._grid)
-        strategy.aggregate_evaluate(rounds, self._send(asked, strategy.silent))
-        self._advance(stage="evaluated", edges=edges, scores=strategy.scores)
+        counted = rounds.evaluate(edges, model)
+        self._advance(stage="evaluated", edges=edges, scores=counted.scores, score_sum=counted.score_sum)
 
     def finish(self) -> PublishedModel:
         """Publish the model, deliver it, pass the receipts on, drop the checkpoint, and have the vaults' ledgers witnessed."""
@@ -289,7 +338,7 @@ class _Run:
         model = self._course.model()
         card = make_card(self._progress, self._office.charter, sha256_hex(dump_tensors(model)))
         auc = card.overall.auc
-        self._on_event(Evaluated(tuple(item.member for item in card.members), auc.value, auc.population))
+        self._on_event(Evaluated(counted_members(self._progress), auc.value, auc.population))
         published = Registry(self._office.registry).publish(card, model, self._office.key)
         self._on_event(Published(card.name, published.folder, card.model))
         recipients = [
@@ -304,11 +353,21 @@ class _Run:
         agreed = all((item.receipt.card, item.receipt.model) == wanted for item in receipts)
         self._on_event(Delivered(tuple(item.receipt.member for item in receipts), agreed))
         self._path.unlink(missing_ok=True)
+        self._sum_store.clear()
         self._desk.run(self._nodes, self._ask, self._nonce, self._on_event)
         return published
 
     def _grants(self) -> dict[str, Grant]:
         return {item.grant.member: item.grant for item in self._progress.grants}
+
+    def _taking_part(self) -> dict[str, Grant]:
+        """Return the grants of those who train: all who granted, or those of them who hold keys."""
+        grants = self._grants()
+        return {name: grants[name] for name in self._holders()} or grants
+
+    def _holders(self) -> tuple[str, ...]:
+        """Return the members that hold keys of a secure study; none before its set-up, or in another study."""
+        return () if self._progress.epoch is None else self._progress.epoch.members
 
     def _ask(self, messages: Mapping[str, Message]) -> dict[str, Answer]:
         replies = self._send(list(messages.values()), ())

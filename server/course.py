@@ -4,7 +4,7 @@ A course is a frozen value: what one round leads to, the next begins with, and a
 was released by the vaults.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, Self
 
@@ -19,6 +19,7 @@ from federation.study import StudySpec
 from server.derivation import family_of
 from server.descent import Descent, gradient_of_change
 from server.optimizer import ServerState, Weights, mean_change, mean_gradient, step
+from server.pooling import MemberPool, PooledTuning, tune_pooled
 from server.recipe import PROBES, RunTuning, TrainingPlan, tune
 
 Tensors32 = dict[str, NDArray[np.float32]]
@@ -30,7 +31,10 @@ _SAFE_STEP = 4.0 / (ROW_NORM**2 + 1.0)
 
 @dataclass(frozen=True)
 class Terms:
-    """The public numbers that all rounds share; clips and weights by member, `expected` is q times the declared size."""
+    """The public numbers that all rounds share; clips and weights by member, `expected` is q times the declared size.
+
+    `pooled` is there where vectors are added up in secret.
+    """
 
     plan: TrainingPlan
     tuning: RunTuning
@@ -38,6 +42,7 @@ class Terms:
     probe_clips: Mapping[str, float]
     weights: Mapping[str, float]
     expected: Mapping[str, float]
+    pooled: PooledTuning | None = None
 
     @classmethod
     def of(cls, spec: StudySpec, grants: Mapping[str, Grant]) -> Self:
@@ -53,7 +58,11 @@ class Terms:
             probes=0 if family == "mlp" else PROBES,
         )
         sizes = [grants[member].declared_size for member in members]
-        tuning = tune(plan, sizes, [grants[member].noise_multiplier for member in members])
+        pooled = _pooled(spec, plan, sizes, [grants[member] for member in members])
+        if pooled is None:
+            tuning = tune(plan, sizes, [grants[member].noise_multiplier for member in members])
+        else:
+            tuning = pooled.tuning
         return cls(
             plan=plan,
             tuning=tuning,
@@ -61,6 +70,7 @@ class Terms:
             probe_clips=dict(zip(members, tuning.probe_clips, strict=True)),
             weights=dict(zip(members, tuning.weights, strict=True)),
             expected={member: training.sampling_rate * size for member, size in zip(members, sizes, strict=True)},
+            pooled=pooled,
         )
 
     def gradient(self, releases: Releases) -> Weights:
@@ -126,8 +136,17 @@ class LinearCourse:
 
     def after(self, releases: Releases) -> "LinearCourse":
         """Return the course after a round."""
+        return self.moved(self.terms.gradient(releases))
+
+    def moved(self, gradient: Weights) -> "LinearCourse":
+        """Return the course after a round with this mean gradient."""
         terms = self.terms
-        return replace(self, state=self.state.after(terms.gradient(releases), terms.plan, terms.tuning))
+        return replace(self, state=self.state.after(gradient, terms.plan, terms.tuning))
+
+    def pool(self, pooled: PooledTuning) -> MemberPool:
+        """Return what the next round's sum is asked for by, where vectors are added up in secret."""
+        pool = pooled.probe if self.state.round < self.terms.plan.probes else pooled.descent
+        return MemberPool.of(pool, sorted(self.terms.expected))
 
     def model(self) -> Tensors32:
         """Return the average of the last rounds."""
@@ -201,6 +220,14 @@ def restore_course(
     if _by_recipe(spec):
         return LinearCourse(terms, Descent.from_tensors(tensors, done, averaged))
     return GeneralCourse(spec, terms, ServerState.from_tensors(tensors, averaged), done)
+
+
+def _pooled(spec: StudySpec, plan: TrainingPlan, sizes: Sequence[int], grants: Sequence[Grant]) -> PooledTuning | None:
+    """Return the tuning of a study whose vectors are added up in secret; None for any other."""
+    if spec.secure is None:
+        return None
+    granted = [grant.secure for grant in grants if grant.secure is not None]
+    return tune_pooled(plan, sizes, granted, spec.secure.share)
 
 
 def _by_recipe(spec: StudySpec) -> bool:

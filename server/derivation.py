@@ -41,3 +41,8 @@ def _width(model: Model, contract: FeatureContract) -> int:
 def family_of(model: Model) -> Family:
     """Return whether a model is linear in its encoding, or a network of layers."""
     return "mlp" if isinstance(model, MlpModel) else "linear"
+
+
+def dimension_of(model: Model, contract: FeatureContract) -> int:
+    """Return how many numbers a round's vector of a linear model has: a weight for each encoded column, and the intercept."""
+    return _width(model, contract) + 1

@@ -54,6 +54,33 @@ class LeftOut:
 
 
 @dataclass(frozen=True)
+class SetUpStarted:
+    """The members of a secure study are asked to agree on keys; a later attempt is made without those who were left out."""
+
+    attempt: int
+    asked: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class SetUpDone:
+    """The members hold pairwise keys; from now on these take part and nobody else."""
+
+    members: tuple[str, ...]
+    attempt: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class SumRepeated:
+    """A secure sum could not go on, and nothing of it was opened: it is asked for again, over the same vectors."""
+
+    phase: str
+    round: int
+    attempt: int
+    reason: str
+
+
+@dataclass(frozen=True)
 class RoundStarted:
     """A round's requests are on their way."""
 
@@ -64,7 +91,10 @@ class RoundStarted:
 
 @dataclass(frozen=True)
 class RoundDone:
-    """A round is aggregated and checkpointed; seconds from the first request to the new weights."""
+    """A round is aggregated and checkpointed; seconds from the first request to the new weights.
+
+    `attempts` is how often a secure sum was asked for before it could be opened.
+    """
 
     round: int
     rounds: int
@@ -73,6 +103,7 @@ class RoundDone:
     seconds: float
     bytes_sent: int
     bytes_received: int
+    attempts: int = 1
 
 
 @dataclass(frozen=True)
@@ -117,6 +148,9 @@ Event = (
     | RosterSettled
     | GrantsReceived
     | LeftOut
+    | SetUpStarted
+    | SetUpDone
+    | SumRepeated
     | RoundStarted
     | RoundDone
     | Evaluated

@@ -1,19 +1,28 @@
 """Offers and grants: each vault is offered the signed study, and what it grants is checked against charter and spec."""
 
 import math
+from functools import lru_cache
 
 from flwr.app import RecordDict
+from pydantic import ValidationError
 
 from federation.charter import Charter
 from federation.document import Document
-from federation.errors import ConsilienceError, DocumentError, IntegrityError
-from federation.messages import Grant, Refusal, signature_of, unpack
+from federation.errors import ConsilienceError, DocumentError, IntegrityError, PolicyError
+from federation.messages import Grant, Refusal, SecureGrant, signature_of, unpack
 from federation.signing import Signature
-from federation.study import StudySpec
+from federation.study import SecurePlan, StudySpec
+from privacy.accounting import epsilon
+from privacy.events import SecureSum
+from privacy.secure_aggregation.quantisation import rounding_of
 from server.exchange import Failure
 
 # A vault computes 1 / (100 n) in floating point as we do, but perhaps in another order.
 _SLACK = 1.0 + 1e-9
+# Another processor may price the same sums a hair differently.
+_PRICE_SLACK = 1.0 + 1e-3
+_SAME = 1e-6
+_LABELS = 2
 
 
 class SignedGrant(Document):
@@ -23,8 +32,13 @@ class SignedGrant(Document):
     signature: Signature
 
 
-def accept_grant(answer: RecordDict, member: str, spec: StudySpec, charter: Charter) -> SignedGrant | Failure:
-    """Return the member's grant, or why there is none: CSL-S206 declined, CSL-S207 unreadable, CSL-S304 not what was offered."""
+def accept_grant(
+    answer: RecordDict, member: str, spec: StudySpec, charter: Charter, dimension: int | None = None
+) -> SignedGrant | Failure:
+    """Return the member's grant, or why there is none: CSL-S206 declined, CSL-S207 unreadable, CSL-S304 not what was offered.
+
+    `dimension` is how many numbers a round's vector has; None for a study whose vectors are not added up in secret.
+    """
     key = charter.member(member).key
     if declined(answer, member, key):
         return Failure("CSL-S206", "declined; its reason stays with it")
@@ -32,7 +46,8 @@ def accept_grant(answer: RecordDict, member: str, spec: StudySpec, charter: Char
         grant, _ = unpack(answer, Grant, key)
     except (IntegrityError, DocumentError) as error:
         return unreadable(error)
-    wrong = _differences(grant, member, spec, charter)
+    wrong = _differences(grant, member, spec, charter) + _secure_differences(grant, spec, dimension)
+    wrong = wrong or _mispriced(grant, spec)
     if wrong:
         return Failure("CSL-S304", f"granted something else than was offered ({', '.join(wrong)})")
     return SignedGrant(grant=grant, signature=signature_of(answer, key))
@@ -66,3 +81,63 @@ def _differences(grant: Grant, member: str, spec: StudySpec, charter: Charter) -
         "delta": grant.delta <= _SLACK / (100 * max(size, 1)),
     }
     return [name for name, right in checks.items() if not right]
+
+
+def _secure_differences(grant: Grant, spec: StudySpec, dimension: int | None) -> list[str]:
+    """A secure study is granted in grid units, for vectors of its own length, and with more than rounding takes; a plain one is not."""
+    if spec.secure is None or grant.secure is None:
+        return [] if (spec.secure is None) == (grant.secure is None) else ["aggregation"]
+    checks = {
+        "dimension": grant.secure.dimension == dimension,
+        "sensitivity": grant.secure.sensitivity >= 2.0 * rounding_of(grant.secure.dimension),
+    }
+    return [name for name, right in checks.items() if not right]
+
+
+def _mispriced(grant: Grant, spec: StudySpec) -> list[str]:
+    """A member's grant sets scale and clips of all others' sums: it must cost what it says, and say the noise that follows from it."""
+    plan, secure = spec.secure, grant.secure
+    if plan is None or secure is None:
+        return []
+    try:
+        training, counts = _sums(grant, secure, plan, spec)
+    except ValidationError:
+        return ["sensitivity or histogram_scale beyond all noise"]
+    sigma = plan.sigma / secure.histogram_scale
+    checks = {
+        "noise_multiplier": math.isclose(grant.noise_multiplier, training.noise_multiplier, rel_tol=_SAME),
+        "histogram_sigma": math.isclose(grant.histogram_sigma, sigma, rel_tol=_SAME),
+        "sensitivity": _price(training, grant.delta) <= grant.epsilon * _PRICE_SLACK,
+        "histogram_scale": sigma <= grant.declared_size and _price(counts, grant.delta) <= grant.epsilon * _PRICE_SLACK,
+    }
+    return [name for name, right in checks.items() if not right]
+
+
+def _sums(grant: Grant, secure: SecureGrant, plan: SecurePlan, spec: StudySpec) -> tuple[SecureSum, SecureSum]:
+    """Return what a grant pays for: the sums of its rounds, and of the evaluation. Raises ValidationError where no noise fits."""
+    training = SecureSum(
+        sigma=plan.sigma,
+        members=plan.bearers,
+        sensitivity=secure.sensitivity,
+        sampling_rate=grant.sampling_rate,
+        steps=grant.steps,
+        dimension=secure.dimension,
+    )
+    counts = SecureSum(
+        sigma=plan.sigma,
+        members=plan.bearers,
+        sensitivity=float(secure.histogram_scale),
+        sampling_rate=1.0,
+        steps=1,
+        dimension=_LABELS * spec.draft.evaluation.bins,
+    )
+    return training, counts
+
+
+@lru_cache(maxsize=256)
+def _price(event: SecureSum, delta: float) -> float:
+    """Return the epsilon of secure sums; infinity where none describes them."""
+    try:
+        return epsilon([event], delta)
+    except PolicyError:
+        return math.inf

@@ -25,7 +25,9 @@ from server.events import (
     RosterSettled,
     RoundDone,
     RoundStarted,
+    SetUpDone,
     StudySigned,
+    SumRepeated,
 )
 from server.journal import SUFFIX, JournalLine, Tail
 
@@ -83,6 +85,15 @@ class StudyMetrics:
             ("study", "member"),
             registry=registry,
         )
+        self._set_up = Gauge(
+            "consilience_set_up_seconds",
+            "Seconds in which the members of a secure study agreed on keys.",
+            ("study",),
+            registry=registry,
+        )
+        self._repeated = Counter(
+            "consilience_sums_repeated", "Secure sums that had to be asked for again.", ("study",), registry=registry
+        )
         self._last = Gauge(
             "consilience_last_event_timestamp_seconds", "When a study's last event came.", ("study",), registry=registry
         )
@@ -100,6 +111,8 @@ class StudyMetrics:
             GrantsReceived: self._granted,
             LeftOut: self._not_used,
             RoundDone: self._round,
+            SetUpDone: self._agreed,
+            SumRepeated: self._again,
         }
         ProcessCollector(registry=registry)
 
@@ -159,6 +172,12 @@ class StudyMetrics:
     def _not_used(self, label: str, event: LeftOut) -> None:
         who = event.who if _MEMBER.fullmatch(event.who) else STRANGER
         self._left_out.labels(label, who, event.phase.split(" ")[0], event.code).inc()
+
+    def _agreed(self, label: str, event: SetUpDone) -> None:
+        self._set_up.labels(label).set(event.seconds)
+
+    def _again(self, label: str, event: SumRepeated) -> None:
+        self._repeated.labels(label).inc()
 
     def _round(self, label: str, event: RoundDone) -> None:
         self._rounds.labels(label).inc()

@@ -7,7 +7,10 @@ from federation.contract import FeatureContract
 from federation.document import Document
 from federation.errors import DocumentError
 from federation.signing import Signature, sign
-from federation.study import CONTEXT, HashHoldout, PositionHoldout, StudyDraft, StudySpec, Training
+from federation.study import CONTEXT, HashHoldout, PositionHoldout, SecurePlan, StudyDraft, StudySpec, Training
+
+# Fine enough that rounding is lost in the noise, and far from where sums of fifty members need words of 64 bits.
+SHARE = 16_384.0
 
 
 class SignedStudy(Document):
@@ -38,8 +41,24 @@ def problems_of(draft: StudyDraft, charter: Charter, contract: FeatureContract) 
         problems.append(
             f"min_partners: {draft.min_partners} are needed, and {len(sizes)} members declare customers for {draft.contract}"
         )
+    if draft.n_min is not None and len(sizes) < draft.n_min:
+        problems.append(
+            f"n_min: a sum is opened over at least {draft.n_min} members, and {len(sizes)} declare customers for {draft.contract}"
+        )
     problems += _holdout_problems(draft, charter, contract)
     return problems
+
+
+def least_partners(draft: StudyDraft) -> int:
+    """Return how many members a study needs: `min_partners`, and for secure sums `n_min` where that is more."""
+    return max(draft.min_partners, draft.n_min or 0)
+
+
+def plan_aggregation(draft: StudyDraft) -> SecurePlan | None:
+    """Return how a draft's vectors are added up in secret; None where each vault releases its own."""
+    if draft.n_min is None or draft.c is None:
+        return None
+    return SecurePlan(noise=draft.noise, n_min=draft.n_min, c=draft.c, share=SHARE)
 
 
 def _holdout_problems(draft: StudyDraft, charter: Charter, contract: FeatureContract) -> list[str]:
@@ -99,5 +118,6 @@ def sign_study(
         contract_digest=contract.digest(),
         training=training,
         nonce=nonce,
+        secure=plan_aggregation(draft),
     )
     return SignedStudy(spec=spec, signature=sign(key, CONTEXT, spec))

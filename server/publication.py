@@ -3,7 +3,8 @@
 import numpy as np
 
 from federation.charter import Charter
-from server.card import MemberMetrics, ModelCard, Participant
+from federation.study import SecurePlan
+from server.card import MemberMetrics, ModelCard, Participant, Protection
 from server.checkpoint import Progress, Scores
 from server.evaluation import Histogram, add, measure
 from server.grants import SignedGrant
@@ -14,7 +15,7 @@ def make_card(progress: Progress, charter: Charter, model: str) -> ModelCard:
     """Return the card of a study that is evaluated; `model` is the SHA-256 of the weights' bytes."""
     spec = progress.spec
     rounds = {item.member: item.rounds for item in progress.attendance}
-    evaluated = {item.member for item in progress.scores}
+    evaluated = set(counted_members(progress))
     return ModelCard(
         name=model_name(spec.draft.name, spec.digest()),
         spec=spec,
@@ -26,12 +27,34 @@ def make_card(progress: Progress, charter: Charter, model: str) -> ModelCard:
         fewest_partners=progress.fewest,
         participants=tuple(_participant(item, charter, rounds, evaluated) for item in progress.grants),
         edges=progress.edges,
-        overall=measure(add([_histogram(item) for item in progress.scores]), progress.edges),
+        protection=_protection(spec.secure),
+        overall=measure(_together(progress), progress.edges),
         members=tuple(
             MemberMetrics(member=item.member, metrics=measure(_histogram(item), progress.edges))
             for item in progress.scores
         ),
     )
+
+
+def counted_members(progress: Progress) -> tuple[str, ...]:
+    """Return whose held-out customers were counted."""
+    if progress.score_sum is not None:
+        return progress.score_sum.members
+    return tuple(item.member for item in progress.scores)
+
+
+def _together(progress: Progress) -> Histogram:
+    """Return the histogram of all held-out customers: the sum that was opened, or the sum of the members' own."""
+    found = progress.score_sum
+    if found is None:
+        return add([_histogram(item) for item in progress.scores])
+    return Histogram(counts=np.asarray(found.total, dtype=np.float64) / found.scale, sigma=found.sigma)
+
+
+def _protection(plan: SecurePlan | None) -> Protection:
+    if plan is None:
+        return "local noise"
+    return "secure sums with local noise" if plan.noise == "local" else "secure sums with shared noise"
 
 
 def _histogram(scores: Scores) -> Histogram:

@@ -17,6 +17,7 @@ from federation.files import atomic_write, sync_folder
 from federation.messages import dump_tensors
 from federation.signing import sign, verify
 from server.card import CONTEXT, ModelCard, SealedCard, render
+from server.planning import least_partners
 
 MODEL_FILE = "model.safetensors"
 CARD_FILE = "card.json"
@@ -144,7 +145,7 @@ class Registry:
 
 
 def _check_partners(card: ModelCard) -> None:
-    least = card.spec.draft.min_partners
+    least = least_partners(card.spec.draft)
     took_part = sum(participant.rounds > 0 for participant in card.participants)
     if min(took_part, card.fewest_partners) < least:
         raise FederationError(

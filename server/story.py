@@ -18,7 +18,10 @@ from server.events import (
     RosterSettled,
     RoundDone,
     RoundStarted,
+    SetUpDone,
+    SetUpStarted,
     StudySigned,
+    SumRepeated,
     Witnessed,
 )
 from server.journal import JournalLine
@@ -27,7 +30,14 @@ MAX_REMEMBERED = 8
 STRANGERS = "node "
 
 Stage = Literal[
-    "nothing yet", "waiting for members", "asking for grants", "training", "evaluating", "delivering", "witnessing"
+    "nothing yet",
+    "waiting for members",
+    "asking for grants",
+    "agreeing on keys",
+    "training",
+    "evaluating",
+    "delivering",
+    "witnessing",
 ]
 
 
@@ -62,7 +72,11 @@ class Story:
     done: dict[int, RoundDone] = field(default_factory=dict)
     bytes_sent: int = 0
     bytes_received: int = 0
-    left_out: deque[tuple[datetime, LeftOut]] = field(default_factory=lambda: deque(maxlen=MAX_REMEMBERED))
+    keys: SetUpDone | None = None
+    repeated: int = 0
+    left_out: deque[tuple[datetime, LeftOut | SumRepeated]] = field(
+        default_factory=lambda: deque(maxlen=MAX_REMEMBERED)
+    )
     evaluated: Evaluated | None = None
     published: Published | None = None
     delivered: Delivered | None = None
@@ -83,6 +97,9 @@ class Story:
             RosterSettled: self._settled,
             GrantsReceived: self._granted,
             LeftOut: self._not_used,
+            SetUpStarted: self._agreeing,
+            SetUpDone: self._agreed,
+            SumRepeated: self._again,
             RoundStarted: self._started,
             RoundDone: self._done,
             Evaluated: self._scored,
@@ -158,6 +175,17 @@ class Story:
         self.left_out.append((ts, event))
         count, _ = self._refused.get(event.who, (0, ""))
         self._refused[event.who] = count + 1, f"{event.phase}: {event.code} {event.reason}"
+
+    def _agreeing(self, _: datetime, event: SetUpStarted) -> None:
+        self.stage = "agreeing on keys"
+
+    def _agreed(self, _: datetime, event: SetUpDone) -> None:
+        self.keys = event
+        self.stage = "training"
+
+    def _again(self, ts: datetime, event: SumRepeated) -> None:
+        self.repeated += 1
+        self.left_out.append((ts, event))
 
     def _started(self, ts: datetime, event: RoundStarted) -> None:
         self.current = ts, event

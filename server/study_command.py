@@ -16,14 +16,15 @@ from federation.document import load_yaml
 from federation.errors import ConsilienceError, DocumentError, ExitCode, FederationError
 from federation.files import atomic_write
 from federation.service_state import is_running
-from federation.study import StudyDraft, Training
+from federation.study import SecurePlan, StudyDraft, Training
+from server.card import colluders
 from server.derivation import derive_training
 from server.desk import HERE, HomeOption, JsonOption, home_at, print_json
 from server.events import Delivered, Published
 from server.home import CoordinatorHome
 from server.journal import read_journal
 from server.office import ROSTER_SECONDS
-from server.planning import check_draft, declared_sizes
+from server.planning import check_draft, declared_sizes, least_partners, plan_aggregation
 from server.registry import Registry
 from server.service.studies import StudyBook, StudyRecord
 from server.story import Story, told
@@ -56,9 +57,12 @@ def check(
     """
     draft = load_yaml(file, StudyDraft)
     result: dict[str, Any] = {"study": draft.name, "purpose": draft.purpose, "valid": True}
+    count = None
     if home is not None:
         sizes, training = _plan(CoordinatorHome(home), draft)
         result |= {"members": sizes, "plan": training.model_dump(mode="json")}
+        count = len(sizes)
+    result |= _secure_terms(draft, count)
     typer.echo(json.dumps(result, indent=2) if as_json else _plan_text(draft, result))
 
 
@@ -84,6 +88,7 @@ def propose(file: DraftFile, home: HomeOption = HERE, as_json: JsonOption = Fals
     if another:
         StudyBook(place.root).forget_delivered(draft.name)
     result = {"study": draft.name, "members": sizes, "plan": training.model_dump(mode="json"), "file": str(kept)}
+    result |= _secure_terms(draft, len(sizes))
     if as_json:
         print_json(result)
     else:
@@ -201,13 +206,48 @@ def _plan_text(draft: StudyDraft, result: dict[str, Any]) -> str:
     training, sizes = result["plan"], result["members"]
     named = "" if draft.rounds is None else ", as the draft says and not the rule"
     lines += [
-        f"{len(sizes)} members declare {sum(sizes.values())} customers; the study needs {draft.min_partners} members.",
+        f"{len(sizes)} members declare {sum(sizes.values())} customers; the study needs {least_partners(draft)} members.",
         f"Plan: {training['rounds']} rounds{named}, {training['steps']} steps in all; each step draws every customer with probability "
         f"{training['sampling_rate']:g}.",
         f"Each vault's own policy decides its epsilon{'' if draft.epsilon is None else f', at most {draft.epsilon:g}'}; "
         f"the evaluation counts held-out customers in {draft.evaluation.bins} bins.",
     ]
-    return "\n".join(lines)
+    plan = plan_aggregation(draft)
+    return "\n".join(lines if plan is None else [*lines, _secrecy(plan, least_partners(draft), len(sizes))])
+
+
+def _secrecy(plan: SecurePlan, least: int, members: int) -> str:
+    """Return in words how a study's vectors are added up in secret."""
+    noise = {
+        "local": "each vault adds the full noise itself",
+        "shared": f"the noise of {plan.bearers} members counts, so that single vectors are protected by secrecy alone",
+    }[plan.noise]
+    return (
+        f"Added up in secret: only sums over at least {plan.n_min} members are opened, and they hide what is in them while "
+        f"{colluders(plan)} with the coordinator; {noise}. {_missing(plan, least, members)}"
+    )
+
+
+def _missing(plan: SecurePlan, least: int, members: int) -> str:
+    """Return in words who may be missing from a sum: from the beginning, and of all when they have said that they are ready."""
+    if members == least:
+        return "Nobody may be missing."
+    # as `Roster.survivors_needed`: no two disjoint sets of so many exist, colluders apart
+    needed = max(least, (members + plan.c) // 2 + 1)
+    return (
+        f"In a round {members - least} of {members} may be missing at the most. Of {members} that are ready, {needed} must send their "
+        f"vectors: {members - needed} may drop out."
+    )
+
+
+def _secure_terms(draft: StudyDraft, members: int | None) -> dict[str, Any]:
+    """Return the terms of sums alone for `--json`, none for other studies; without members it is not known how many may be missing."""
+    plan, least = plan_aggregation(draft), least_partners(draft)
+    if plan is None:
+        return {}
+    spare = None if members is None else members - least
+    terms = {"noise": plan.noise, "n_min": plan.n_min, "c": plan.c, "least": least, "may_be_missing": spare}
+    return {"secure": terms}
 
 
 def _is_begun(place: CoordinatorHome, name: str) -> bool:

@@ -27,7 +27,10 @@ from server.events import (
     RosterSettled,
     RoundDone,
     RoundStarted,
+    SetUpDone,
+    SetUpStarted,
     StudySigned,
+    SumRepeated,
     Witnessed,
 )
 from server.journal import JournalLine, Tail
@@ -175,6 +178,9 @@ def words(event: Event) -> str | None:
         RosterSettled: _roster,
         GrantsReceived: _grants,
         LeftOut: lambda event: f"{event.phase}: {event.who} was left out: {event.code} {event.reason}",
+        SetUpStarted: _setting_up,
+        SetUpDone: _set_up,
+        SumRepeated: _again,
         RoundDone: _round,
         Evaluated: _evaluation,
         Published: lambda event: f"model {event.model[:12]} of {event.name} stands in the registry: {event.folder}",
@@ -199,10 +205,25 @@ def _grants(event: GrantsReceived) -> str:
     return f"granted: {granted or 'by nobody'}{declined}"
 
 
+def _setting_up(event: SetUpStarted) -> str:
+    again = "" if event.attempt == 1 else f", attempt {event.attempt}"
+    return f"agreeing on keys{again}: {', '.join(event.asked) or 'nobody'}"
+
+
+def _set_up(event: SetUpDone) -> str:
+    return f"{len(event.members)} members agreed on keys in {event.seconds:.2f} s: {', '.join(event.members)}"
+
+
+def _again(event: SumRepeated) -> str:
+    return f"{event.phase}: the sum is asked for again, because {event.reason}; nothing was opened"
+
+
 def _round(event: RoundDone) -> str:
     left_out = f"; left out: {', '.join(event.left_out)}" if event.left_out else ""
     traffic = f"{_size(event.bytes_sent)} sent, {_size(event.bytes_received)} received"
-    return f"round {event.round}/{event.rounds}: {len(event.answered)} answered in {event.seconds:.2f} s, {traffic}{left_out}"
+    attempts = f" at attempt {event.attempts}" if event.attempts > 1 else ""
+    answered = f"{len(event.answered)} answered in {event.seconds:.2f} s{attempts}"
+    return f"round {event.round}/{event.rounds}: {answered}, {traffic}{left_out}"
 
 
 def _evaluation(event: Evaluated) -> str:
@@ -264,6 +285,8 @@ def _rounds_text(story: Story, now: datetime) -> Text:
         text.append(
             f" · round {last.round} took {last.seconds:.2f} s, median {middle:.2f} s by the coordinator's clock"
         )
+    if story.repeated:
+        text.append(f" · sums asked for again: {story.repeated}")
     if story.current is not None:
         ts, started = story.current
         waiting = max((now - ts).total_seconds(), 0.0)

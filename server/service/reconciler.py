@@ -26,8 +26,8 @@ MOST_DEATHS = 5
 LINK_PAUSES = (0.5, 30.0)
 TRY_PAUSES = (1.0, 60.0)
 PARTNER_PAUSES = (30.0, 600.0)
-TOO_FEW = frozenset({"CSL-S501", "CSL-S502", "CSL-S503"})
-"""Errors that other members can put right: too few answered, are there, or granted."""
+TOO_FEW = frozenset({"CSL-S501", "CSL-S502", "CSL-S503", "CSL-S221", "CSL-S222", "CSL-S223"})
+"""Errors that other members can put right: too few answered, are there, granted, hold keys, or gave those of their masks."""
 
 Say = Callable[..., None]
 

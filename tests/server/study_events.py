@@ -17,7 +17,10 @@ from server.events import (
     RosterSettled,
     RoundDone,
     RoundStarted,
+    SetUpDone,
+    SetUpStarted,
     StudySigned,
+    SumRepeated,
     Witnessed,
 )
 from server.journal import Journal
@@ -71,6 +74,22 @@ def whole(rounds: int = 3) -> list[Event]:
         middle.append(RoundStarted(number, rounds, MEMBERS))
         middle += [LeftOut("round 2", 2, name, "CSL-S202", "did not answer within 60 seconds") for name in missing]
         middle.append(round_done(number, rounds, number / 2, missing))
+    return [*beginning(rounds), *middle, *ending()]
+
+
+def secure(rounds: int = 2) -> list[Event]:
+    """A study that is added up in secret: its keys take two attempts, and so does its second round."""
+    middle: list[Event] = [
+        SetUpStarted(1, MEMBERS),
+        LeftOut("set-up", 0, "south", "CSL-S202", "did not answer within 60 seconds"),
+        SetUpStarted(2, MEMBERS[:2]),
+        SetUpDone(MEMBERS[:2], 2, 61.5),
+        RoundStarted(1, rounds, MEMBERS[:2]),
+        round_done(1, rounds, left_out=("south",)),
+        RoundStarted(2, rounds, MEMBERS[:2]),
+        SumRepeated("round 2", 2, 1, "1 members are ready; 2 are needed"),
+        RoundDone(2, rounds, MEMBERS[:2], (), 0.5, 1024, 2048, 2),
+    ]
     return [*beginning(rounds), *middle, *ending()]
 
 

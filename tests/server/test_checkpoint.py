@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from federation.errors import StorageError
-from server.checkpoint import Attendance, Progress, Scores, load_checkpoint, save_checkpoint
+from server.checkpoint import Attendance, Epoch, Progress, Scores, ScoreSum, load_checkpoint, save_checkpoint
 from server.planning import sign_study
 from tests.server.fakes import FakeFederation, contract, draft, key_of, short
 
@@ -63,3 +63,16 @@ def test_every_damaged_byte_is_noticed(tmp_path: Path) -> None:
         path.write_bytes(content[:end])
         with pytest.raises(StorageError, match="CSL-S401"):
             load_checkpoint(path)
+
+
+def test_a_plain_study_is_encoded_as_before_secure_ones_were_known(tmp_path: Path) -> None:
+    assert progress().digest() == "e13e187fa70d8bbebb85053ffbe2da9bbdea6942d721b2e6eda9b55320a207f4"
+    secure = progress().model_copy(
+        update={
+            "epoch": Epoch(attempt=2, members=("alpha", "beta")),
+            "score_sum": ScoreSum(members=("alpha",), total=((1, -2), (3, 4)), scale=500, sigma=40.0),
+        }
+    )
+    save_checkpoint(tmp_path / "x.checkpoint", secure, {})
+    found, _ = load_checkpoint(tmp_path / "x.checkpoint")
+    assert (found.epoch, found.score_sum) == (secure.epoch, secure.score_sum)

@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from federation.messages import SecureGrant
 from federation.study import LogisticModel, MlpModel, Model
-from server.course import Course, restore_course, start_course
-from server.derivation import derive_training
+from server.course import Course, LinearCourse, restore_course, start_course
+from server.derivation import derive_training, dimension_of
 from server.descent import gradient_of_change
 from server.optimizer import Weights, mean_change, mean_gradient
 from server.planning import sign_study
@@ -113,3 +114,36 @@ def test_ten_rounds_in_all_are_two_probes_and_eight_steps_the_last_four_averaged
         course = course.after(releases(course, number))
     assert (course.terms.plan.probes, course.terms.plan.descent_rounds, course.averaged) == (2, 8, 4)
     assert all(np.isfinite(value).all() for value in course.model().values())
+
+
+def test_a_secure_course_asks_by_the_pool_of_its_round_and_moves_by_the_mean_of_the_sum() -> None:
+    study = draft(model=LOGISTIC, aggregation="secure", noise="shared", n_min=3, c=0)
+    spec = sign_study(
+        study, FEDERATION.charter, contract(), short(4)(study, {}, contract()), "0" * 32, key_of("coordinator")
+    ).spec
+    dimension = dimension_of(LOGISTIC, contract())
+    grants = {
+        name: vault.grant(
+            spec, secure=SecureGrant(sensitivity=1000.0 + vault.size, dimension=dimension, histogram_scale=50)
+        )
+        for name, vault in FEDERATION.vaults.items()
+    }
+    course = start_course(spec, grants, contract())
+    assert isinstance(course, LinearCourse) and course.terms.pooled is not None
+    pooled, names = course.terms.pooled, sorted(grants)
+    expected_pools = [pooled.probe, pooled.probe, pooled.descent, pooled.descent]
+    for number, expected in enumerate(expected_pools):
+        pool = course.pool(pooled)
+        assert (pool.scale, pool.x_max) == (expected.scale, expected.x_max)
+        assert pool.clips == dict(zip(names, expected.clips, strict=True))
+        assert pool.weights == dict(zip(names, expected.weights, strict=True))
+        total = np.arange(dimension, dtype=np.int64) * 1000 * (number + 1)
+        members = names[: 3 + number % 2]
+        mean = pool.mean(total, members, course.terms.expected)
+        counted = sum(pool.weights[name] * 0.5 * FEDERATION.vaults[name].size for name in members)
+        np.testing.assert_allclose(mean * pool.scale * counted, total, rtol=1e-12)
+        moved = course.moved({"linear.bias": mean[:1], "linear.weight": mean[1:].reshape(1, -1)})
+        again = restore_course(spec, grants, moved.tensors(), number + 1, moved.averaged)
+        for name, value in moved.broadcast().items():
+            np.testing.assert_array_equal(again.broadcast()[name], value)
+        course = moved

@@ -189,3 +189,12 @@ def test_a_study_that_is_interrupted_and_goes_on_stands_in_one_journal(tmp_path:
     assert (story.rounds_done, len(story.done), len(story.resumed)) == (ROUNDS, ROUNDS, 1)
     assert story.published is not None and story.delivered is not None and story.delivered.agreed
     assert all(item.holds_model and item.epsilon and item.answered == ROUNDS for item in story.members())
+
+
+def test_rounds_from_before_attempts_were_counted_are_read() -> None:
+    old = (
+        '{"ts": "2026-03-01T12:00:00.000Z", "event": "RoundDone", "round": 1, "rounds": 2, "answered": ["east"], "left_out": [], '
+        '"seconds": 0.5, "bytes_sent": 1, "bytes_received": 2}'
+    )
+    line = decode(old)
+    assert line is not None and line.event == RoundDone(1, 2, ("east",), (), 0.5, 1, 2, attempts=1)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from server.events import Event, GrantsReceived, LeftOut, StudySigned
 from server.journal import SUFFIX, Journal
 from server.metrics import MAX_STUDIES, OTHER, STRANGER, JournalFeed, StudyMetrics
-from tests.server.study_events import EVENTS, START, Ticking, whole, write
+from tests.server.study_events import EVENTS, START, Ticking, secure, whole, write
 
 
 def value(metrics: StudyMetrics, name: str, **labels: str) -> float | None:
@@ -37,6 +37,16 @@ def test_a_whole_study_in_numbers() -> None:
     assert value(metrics, "consilience_epsilon_declared", study="churn", member="north") == 2.5
     assert value(metrics, "consilience_studies", state="delivered") == 1
     assert value(metrics, "consilience_studies", state="training") == 0
+
+
+def test_a_secure_study_in_numbers() -> None:
+    metrics = StudyMetrics()
+    for event in [*secure(), *secure()]:
+        metrics.take("churn", event)
+    assert value(metrics, "consilience_set_up_seconds", study="churn") == 61.5
+    assert value(metrics, "consilience_sums_repeated_total", study="churn") == 2
+    metrics.take("spring", whole()[0])
+    assert value(metrics, "consilience_sums_repeated_total", study="spring") is None
 
 
 def test_labels_are_bounded() -> None:

@@ -8,11 +8,12 @@ from hypothesis import strategies as st
 
 from federation.errors import DocumentError
 from federation.signing import verify
-from federation.study import CONTEXT, AdditiveModel, HashHoldout, MlpModel, PositionHoldout
+from federation.study import CONTEXT, AdditiveModel, HashHoldout, MlpModel, PositionHoldout, SecurePlan
 from server.derivation import derive_training
-from server.planning import check_draft, problems_of, sign_study
+from server.planning import check_draft, least_partners, plan_aggregation, problems_of, sign_study
 from tests.server.fakes import SIZES, FakeFederation, contract, draft, key_of
 
+SECURE = {"aggregation": "secure", "noise": "shared", "n_min": 4, "c": 1}
 CHARTER = FakeFederation.make(Path("unused")).charter
 
 
@@ -24,12 +25,28 @@ def test_a_good_draft_has_no_problems_and_is_signed() -> None:
     assert signed.spec.charter == CHARTER.digest() and signed.spec.contract_digest == contract().digest()
 
 
+def test_a_secure_draft_is_planned_with_noise_common_to_all() -> None:
+    study = draft(**SECURE)
+    assert problems_of(study, CHARTER, contract()) == []
+    training = derive_training(study, SIZES, contract())
+    plan = sign_study(study, CHARTER, contract(), training, "0" * 32, key_of("coordinator")).spec.secure
+    assert plan == SecurePlan(noise="shared", n_min=4, c=1, share=16_384.0)
+    assert plan_aggregation(draft()) is None
+
+
+def test_the_stricter_of_both_numbers_of_partners_holds() -> None:
+    assert least_partners(draft(min_partners=3)) == 3
+    assert least_partners(draft(**SECURE, min_partners=3)) == 4
+    assert least_partners(draft(**SECURE, min_partners=9)) == 9
+
+
 @pytest.mark.parametrize(
     ("changes", "agreed", "words"),
     [
         ({"contract": "other"}, contract(), "pins no contract called other"),
         ({}, contract().model_copy(update={"version": 2}), "not the version"),
         ({"min_partners": 5}, contract(), "5 are needed, and 4 members"),
+        ({**SECURE, "n_min": 5}, contract(), "n_min: a sum is opened over at least 5 members, and 4 declare customers"),
         ({"holdout": HashHoldout(kind="hash", share=0.6)}, contract(), "more than half"),
         (
             {"holdout": PositionHoldout(kind="position", position=9)},

@@ -150,3 +150,7 @@ def test_a_card_says_uninformative_instead_of_a_number() -> None:
     assert "uninformative" in render(
         found.model_copy(update={"overall": metrics.model_copy(update={"lift": UNINFORMATIVE})})
     )
+
+
+def test_the_card_of_a_plain_study_keeps_the_digest_that_it_always_had() -> None:
+    assert card().digest() == "8443a5adbf2a7638deb196ae219ae648e23932b88aa9357c5b4ffc580aece21a"

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from server.events import Event, GrantsReceived, LeftOut, Resumed, RosterSettled, RoundStarted, StudySigned
 from server.journal import JournalLine
 from server.story import MAX_REMEMBERED, Story, told
-from tests.server.study_events import EVENTS, MEMBERS, START, beginning, ending, round_done, whole
+from tests.server.study_events import EVENTS, MEMBERS, START, beginning, ending, round_done, secure, whole
 
 
 def story_of(events: list[Event]) -> Story:
@@ -102,3 +102,16 @@ def test_no_order_of_events_breaks_it(events: list[Event]) -> None:
 
 def test_the_end_is_the_end() -> None:
     assert story_of(ending()).stage == "witnessing"
+
+
+def test_a_secure_study_agrees_on_keys_before_it_trains() -> None:
+    events = secure()
+    stages = [story_of(events[:number]).stage for number in range(len(events) + 1)]
+    assert list(dict.fromkeys(stages))[3:5] == ["training", "agreeing on keys"]
+    story = story_of(events)
+    assert story.keys is not None and story.keys.members == MEMBERS[:2]
+    assert story.repeated == 1 and story.rounds_done == 2 and story.stage == "witnessing"
+    east, _, south, _ = story.members()
+    assert (east.answered, east.left_out, south.answered) == (2, 0, 0)
+    assert south.last == "set-up: CSL-S202 did not answer within 60 seconds"
+    assert [type(event).__name__ for _, event in story.left_out] == ["LeftOut", "LeftOut", "SumRepeated"]

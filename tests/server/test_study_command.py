@@ -9,11 +9,15 @@ from typer.testing import CliRunner
 
 from federation.errors import ConsilienceError
 from federation.service_state import ServiceLock
+from federation.study import SecurePlan
+from privacy.secure_aggregation.roster import Roster
 from server.command import app
 from server.events import Delivered, GrantsReceived, Published, RosterSettled, RoundDone, StudySigned
 from server.home import CoordinatorHome
 from server.journal import Journal
+from server.planning import SHARE
 from server.service.studies import StudyBook
+from server.study_command import _missing
 from tests.server.fakes import draft
 from tests.server.service.conftest import found
 
@@ -50,6 +54,48 @@ def test_a_proposal_is_checked_shown_and_kept(home, tmp_path):
     assert (home.root / "studies" / "autumn.yaml").read_bytes() == Path(file).read_bytes()
     shown = json.loads(run(home, "propose", file, "--json"))
     assert (shown["plan"]["rounds"], shown["plan"]["steps"], len(shown["members"])) == (10, 10, 4)
+
+
+def test_a_secure_draft_says_what_may_be_missing_and_who_may_collude(home, tmp_path):
+    terms = {"aggregation": "secure", "noise": "shared", "n_min": 3, "c": 0}
+    output = run(home, "propose", written(tmp_path, name="autumn", **terms))
+    assert "only sums over at least 3 members are opened" in output and "while none colludes with" in output
+    assert "the noise of 2 members counts" in output and "1 of 4 may be missing" in output
+    assert "Of 4 that are ready, 3 must send their vectors: 1 may drop out." in output
+    output = run(home, "propose", written(tmp_path, name="winter", **terms | {"noise": "local", "n_min": 4, "c": 1}))
+    assert "while no more than one of them colludes with" in output
+    assert "each vault adds the full noise itself" in output
+    assert "the study needs 4 members" in output and "Nobody may be missing." in output
+    assert "Added up in secret" not in run(home, "propose", written(tmp_path, name="spring_2"))
+
+
+def test_who_may_be_missing_counts_from_the_partners_that_the_study_needs(home, tmp_path):
+    terms = {"aggregation": "secure", "noise": "shared", "n_min": 3, "c": 0, "min_partners": 4}
+    file = written(tmp_path, name="autumn", **terms)
+    assert "Nobody may be missing." in run(home, "check", file)
+    assert json.loads(run(home, "check", file, "--json"))["secure"] == {
+        "noise": "shared",
+        "n_min": 3,
+        "c": 0,
+        "least": 4,
+        "may_be_missing": 0,
+    }
+    alone = RUNNER.invoke(app, ["study", "check", file, "--json"])
+    assert json.loads(alone.output)["secure"]["may_be_missing"] is None
+    assert "secure" not in json.loads(run(home, "check", written(tmp_path), "--json"))
+
+
+@pytest.mark.parametrize(
+    ("least", "c", "members", "missing", "drop"),
+    [(4, 1, 8, 4, 3), (3, 0, 8, 5, 3), (7, 1, 8, 1, 1), (4, 1, 20, 16, 9), (4, 1, 9, 5, 3)],
+)
+def test_of_those_who_are_ready_more_than_half_must_send_their_vectors(least, c, members, missing, drop):
+    plan = SecurePlan(noise="shared", n_min=c + 3, c=c, share=SHARE)
+    roster = Roster("a" * 64, "b" * 64, dict.fromkeys(map(str, range(members)), "c" * 64), c + 3, c)
+    assert members - max(least, roster.survivors_needed(members)) == drop
+    words = _missing(plan, least, members)
+    assert f"{missing} of {members} may be missing" in words
+    assert f"Of {members} that are ready, {members - drop} must send their vectors: {drop} may drop out." in words
 
 
 def test_a_draft_that_does_not_fit_the_charter_is_not_kept(home, tmp_path):

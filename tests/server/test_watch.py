@@ -13,7 +13,7 @@ from server.events import Delivered, Evaluated, Event, GrantsReceived, Resumed, 
 from server.journal import Journal, JournalLine
 from server.story import Story, told
 from server.watch import picture, watch, words
-from tests.server.study_events import EVENTS, MEMBERS, START, Ticking, beginning, round_done, whole, write
+from tests.server.study_events import EVENTS, MEMBERS, START, Ticking, beginning, round_done, secure, whole, write
 
 
 def shown(path: Path, *, terminal: bool = False, as_json: bool = False, over: str = "") -> str:
@@ -42,6 +42,22 @@ def test_plain_lines_where_nobody_watches(tmp_path: Path) -> None:
     ):
         assert part in text, part
     assert len(text.splitlines()) == len(whole()) - 3 + 1
+
+
+def test_a_secure_study_says_how_its_keys_and_sums_came_about(tmp_path: Path) -> None:
+    text = shown(write(tmp_path / "x.jsonl", secure()))
+    for part in (
+        "agreeing on keys: east, north, south",
+        "set-up: south was left out: CSL-S202",
+        "agreeing on keys, attempt 2: east, north",
+        "2 members agreed on keys in 61.50 s: east, north",
+        "round 1/2: 2 answered in 0.25 s, 1 KiB sent",
+        "round 2: the sum is asked for again, because 1 members are ready; 2 are needed; nothing was opened",
+        "round 2/2: 2 answered in 0.50 s at attempt 2, 1 KiB sent",
+    ):
+        assert part in text, part
+    assert "sums asked for again: 1" in shown(tmp_path / "x.jsonl", terminal=True)
+    assert "asked for again" not in shown(write(tmp_path / "y.jsonl", whole()), terminal=True)
 
 
 def test_json_is_passed_on_as_it_is(tmp_path: Path) -> None:

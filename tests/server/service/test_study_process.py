@@ -103,7 +103,7 @@ def test_a_study_of_ten_rounds_runs_to_its_model(town: Town):
     assert card.rounds == 10 and card.spec.training.steps == 10
 
 
-@pytest.mark.parametrize("code", ["CSL-S501", "CSL-S502", "CSL-S503"])
+@pytest.mark.parametrize("code", ["CSL-S501", "CSL-S502", "CSL-S503", "CSL-S221", "CSL-S222", "CSL-S223"])
 @pytest.mark.parametrize("keep_trying", [False, True])
 def test_too_few_partners_stop_a_study_unless_it_is_to_keep_trying(town: Town, code: str, keep_trying: bool):
     town.book.want("spring", keep_trying=keep_trying)
