@@ -55,7 +55,10 @@ bench: $(READY)
 	$(BIN)/python benchmarks/endurance.py
 	$(BIN)/python benchmarks/soak.py
 	$(BIN)/python benchmarks/quality.py
+	$(BIN)/python benchmarks/samplers.py
+	$(BIN)/python benchmarks/secure_aggregation.py
 	$(BIN)/python benchmarks/rounds.py --nodes 24 --rounds 50 --state sqlite --poll 0.5
+	$(BIN)/python benchmarks/shared_noise.py
 
 clean:
 	rm -rf $(VENV) out build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .coverage

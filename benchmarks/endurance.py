@@ -7,6 +7,7 @@ more at the end than at round 20, or a round was not answered by everybody. The 
 """
 
 import argparse
+import contextlib
 import json
 import statistics
 import sys
@@ -14,6 +15,7 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 from loopback import resident_mib
 
@@ -30,12 +32,24 @@ MARKS = 5
 PAUSE_SECONDS = 0.2
 
 
-def processes(deployment: Deployment) -> dict[str, int]:
-    """Return the process number of each part of each party, as their supervisors say."""
+def children(deployment: Deployment) -> dict[str, dict[str, Any]]:
+    """Return what the supervisors say of each part of each party."""
     found = {}
     for party in (deployment.coordinator, *deployment.members.values()):
         state = json.loads((party.home / "run" / "service.json").read_text())
-        found |= {f"{party.name} {child['name']}": int(child["pid"]) for child in state["children"]}
+        found |= {f"{party.name} {child['name']}": child for child in state["children"]}
+    return found
+
+
+def memory(deployment: Deployment) -> dict[str, float]:
+    """Return the resident memory of each process that is up; one that was started again is named."""
+    found = {}
+    for name, child in children(deployment).items():
+        if child["restarts"]:
+            print(f"{name} was started again {child['restarts']} times: {child['reason']}")
+        if child["state"] == "up":
+            with contextlib.suppress(FileNotFoundError):  # it ended a moment ago
+                found[name] = resident_mib(int(child["pid"]))
     return found
 
 
@@ -45,11 +59,10 @@ def watch(deployment: Deployment, rounds: int, over: threading.Event) -> dict[in
     marks = [*range(FIRST_MARK, rounds, step)][: MARKS - 1] + [rounds]
     journal = deployment.coordinator.home / "run" / "studies" / f"{STUDY}.events.jsonl"
     read: dict[int, dict[str, float]] = {}
-    pids = processes(deployment)
     while marks and not over.is_set():
         done = len(finished(journal))
         if done >= marks[0]:
-            read[marks.pop(0)] = {name: resident_mib(pid) for name, pid in pids.items()}
+            read[marks.pop(0)] = memory(deployment)
         time.sleep(PAUSE_SECONDS)
     return read
 
@@ -90,7 +103,7 @@ def report(read: dict[int, dict[str, float]], rounds: list[RoundDone], members: 
     marks = sorted(read)
     print("MiB after round      " + "".join(f"{mark:>9}" for mark in marks))
     grown = []
-    for name in sorted(read[marks[0]]):
+    for name in sorted(set.intersection(*(set(item) for item in read.values()))):
         row = [read[mark][name] for mark in marks]
         grown.append(row[-1] - row[0] if name.endswith(("link", "vault")) else 0.0)
         print(f"{name:<21}" + "".join(f"{value:9.1f}" for value in row))

@@ -1,9 +1,10 @@
 """A published model's card in the report's terms: what the coordinator sees, and nothing else."""
 
 from federation.study import StudyDraft
-from server.card import ModelCard
+from server.card import ModelCard, promise
 from server.evaluation import Estimate as NoisyEstimate
 from server.evaluation import Metrics
+from server.planning import least_partners
 from simulations.results import Curve, Estimate
 from simulations.words import scientific
 
@@ -45,10 +46,10 @@ def sections_of(card: ModelCard) -> tuple[tuple[str, str], ...]:
         ("Purpose", draft.purpose),
         (
             "Protection",
-            f"{card.protection}: each institution adds the full noise itself; its ε holds whatever the others do",
+            f"{card.protection}. {promise(card.spec.secure)}",
         ),
         ("Who took part", who),
-        ("Partners", f"at least {card.fewest_partners} in every round; the study demands {draft.min_partners}"),
+        ("Partners", f"at least {card.fewest_partners} in every round; the study demands {least_partners(draft)}"),
         ("AUC", _told(card.overall.auc)),
         ("KS", _told(card.overall.ks)),
         ("Lift, top 10%", _told(card.overall.lift)),

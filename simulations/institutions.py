@@ -317,6 +317,7 @@ def policy(site: Site, draft: StudyDraft, officers: Sequence[str]) -> Policy:
         "smallest_cohort": SMALLEST_COHORT,
         "smallest_partners": SMALLEST_PARTNERS,
         "aggregation": "plain",
+        "secure": {"n_min": 4, "c": 1, "noise": ["local", "shared"]},
         "reply_grid_seconds": 0.1,
         "retention": {
             "name_lists_days": NAME_LISTS_DAYS,

@@ -106,6 +106,11 @@ def seat(trial: Trial, kind: Kind) -> list[Desk]:
     return desks
 
 
+def plain(draft: StudyDraft) -> StudyDraft:
+    """Return a draft whose releases are seen one by one, each with noise of its own."""
+    return draft.model_copy(update={"aggregation": "plain", "noise": "local", "n_min": None, "c": None})
+
+
 def prepare(
     trial: Trial, kind: Kind, mode: Mode, epsilon: float | None, *, descent: int | None = None, stride: float = 1.0
 ) -> Run:
@@ -120,7 +125,7 @@ def prepare(
     stride:
         Factor on the step that the rule finds as long as noise decides it, by telling it of that much less noise.
     """
-    draft = trial.draft.model_copy(update={"model": _MODELS[kind], "mode": mode, "epsilon": epsilon})
+    draft = plain(trial.draft).model_copy(update={"model": _MODELS[kind], "mode": mode, "epsilon": epsilon})
     sizes = {party.member: party.declared for party in trial.parties}
     training = derive_training(draft, sizes, trial.contract)
     local = training.steps // training.rounds

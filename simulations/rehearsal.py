@@ -16,7 +16,8 @@ from simulations.fetch import fetch
 from simulations.institutions import Founding, fresh
 from simulations.sites import BANKS
 
-STUDY = "propensity"
+STUDY = "propensity_plain"
+_DRAFT = "propensity-plain"  # one exchange a round, where a sum in secret takes four
 DATA = "bank_full"
 
 
@@ -65,7 +66,7 @@ def rehearse(out: Path, cache: Path, configs: Path, members: int, rounds: int, s
 
 def banks(cache: Path, configs: Path, members: int, rounds: int, say: Callable[[str], None]) -> list[Founding]:
     """Return so many banks with their rows, and the study that they are for. Raises as `rehearse`."""
-    draft = short(load_draft(configs, STUDY), rounds, members)
+    draft = short(load_draft(configs, _DRAFT), rounds, members)
     contract = load_yaml(configs / "contracts" / f"{draft.contract}.yaml", FeatureContract)
     fetch(cache, sets=[item for item in CATALOGUE if item.name == DATA], say=say)
     frame = datasets.bank_full(cache)

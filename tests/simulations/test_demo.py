@@ -14,7 +14,7 @@ from simulations.live import LiveView
 from simulations.sites import BANKS, SHOPS, TEST_POSITION
 
 ROWS = 700
-FEWER = (demo.Plan("propensity", BANKS[:5]), demo.Plan("churn", SHOPS[:3]))
+FEWER = (demo.Plan("propensity", BANKS[:6]), demo.Plan("churn", SHOPS))
 
 
 def bank_frame() -> pd.DataFrame:
@@ -67,7 +67,9 @@ def log_frame(groups: list[str]) -> pd.DataFrame:
 
 @pytest.fixture
 def offline_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = demo.load_draft
     monkeypatch.setattr(demo, "PLANS", FEWER)
+    monkeypatch.setattr(demo, "load_draft", lambda *where: whole(*where).model_copy(update={"rounds": 10}))
     monkeypatch.setattr(demo, "fetch", lambda cache, *, say: {})
     monkeypatch.setattr(datasets, "bank_full", lambda cache: bank_frame())
     monkeypatch.setattr(datasets, "cdnow", lambda cache: log_frame(["january", "february", "march"]))

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from client.cohort import Cohort
 from federation.contract import CategoricalColumn, FeatureContract, FlagColumn, Label, NumericColumn
+from federation.document import load_yaml
 from federation.study import HashHoldout, StudyDraft
 from privacy.accounting import epsilon as epsilon_of
 from privacy.events import SubsampledGaussian
@@ -23,6 +24,7 @@ from simulations.quality import (
     Trial,
     alone_aucs,
     federated_aucs,
+    plain,
     pooled_aucs,
     prepare,
     seat,
@@ -221,3 +223,10 @@ def test_regret_is_the_distance_to_the_best_of_the_grid(report) -> None:
     assert report.Regret("easy", 0.70, (*grid, (2.0, 30, 0.72))).text == "at least 0.0200"
     assert report.Regret("easy", 0.71, (*grid, (1.0, 30, 0.70))).text.endswith("0.0000")
     assert report.regret_table([]) == []
+
+
+def test_a_study_that_is_added_up_in_secret_is_measured_with_noise_of_its_own():
+    draft = load_yaml(Path(__file__).parents[2] / "configs" / "studies" / "churn.yaml", StudyDraft)
+    assert draft.aggregation == "secure"
+    own = plain(draft)
+    assert (own.aggregation, own.noise, own.n_min, own.c) == ("plain", "local", None, None)

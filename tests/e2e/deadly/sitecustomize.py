@@ -12,7 +12,7 @@ import signal
 import sys
 from pathlib import Path
 
-MODULES = ("federation.flower.tasks", "client.replies", "client.vault")
+MODULES = ("federation.flower.tasks", "client.replies", "client.vault", "client.secure.store", "client.secure.sums")
 FILE = Path(os.environ.get("CONSILIENCE_TEST_DEADLY", "/nonexistent"))
 
 
