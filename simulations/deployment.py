@@ -159,7 +159,8 @@ class Deployment:
 
     def __init__(self, root: Path, foundings: Sequence[Founding], say: Say) -> None:
         """Plan for one institution a founding, under `root`, which must be empty or not there."""
-        self.root = root.resolve()  # the parties work in folders of their own
+        root = root.resolve()  # the parties work in folders of their own
+        self.root = root
         self._foundings = {item.site.id: item for item in foundings}
         self.coordinator = Party(COORDINATOR, root / COORDINATOR, say)
         self.members = {name: Party(name, root / name, say) for name in sorted(self._foundings)}
