@@ -102,10 +102,14 @@ def test_every_command_of_the_readme_runs(tmp_path):
     for name in ("configs", "benchmarks"):
         shutil.copytree(ROOT / name, tmp_path / name)
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "COLUMNS": "100"}
+    done = set()
     for command in commands:
         runnable = command.replace("make demo", "consilience simulate demo --out out/demo").replace(
             "make federation", "consilience simulate federation --out out/federation --members 3 --rounds 5"
         )
+        if runnable in done:  # `make demo` is what a researcher runs by its own name
+            continue
+        done.add(runnable)
         result = subprocess.run(
             ["bash", "-c", runnable],
             cwd=tmp_path,
