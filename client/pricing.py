@@ -21,12 +21,12 @@ from privacy.accounting import (
     epsilon_alone,
 )
 from privacy.decision import Terms
-from privacy.events import DiscreteGaussianHistogram, PrivacyEvent, SecureSum, SubsampledGaussian
+from privacy.events import DiscreteGaussianHistogram, PrivacyEvent, SubsampledGaussian
 from privacy.ledger import Account
+from privacy.ledger.secrecy import own_epsilon
+from privacy.secure_aggregation.prices import MOST_COUNTS, counts_of, sums_of
 from privacy.secure_aggregation.quantisation import rounding_of
 
-MOST_COUNTS = 128
-"""Integers in an evaluation's sum, at most: two labels in 64 bins. The price is that of so many, however few a study has."""
 _BELOW = 1.0 - 1e-9  # the share that `epsilon_alone` finds again from sigma may lie a bit below the plan's
 
 
@@ -99,8 +99,8 @@ def events_of(grant: Grant, plan: SecurePlan | None) -> dict[Account, tuple[Priv
             "Do not use this grant: ask for the study to be offered anew.",
         )
     if grant.secure is not None and plan is not None:
-        sums = _sums(grant.secure, plan, grant.sampling_rate, grant.steps)
-        return {account: (event,) for account, event in sums.items()}
+        rounds, evaluation = sums_of(grant.secure, plan, grant.sampling_rate, grant.steps)
+        return {"training": (rounds,), "holdout": (evaluation,)}
     run = SubsampledGaussian(
         noise_multiplier=grant.noise_multiplier, sampling_rate=grant.sampling_rate, steps=grant.steps
     )
@@ -121,12 +121,7 @@ def broken_epsilon(grant: Grant, plan: SecurePlan, delta: float) -> dict[Account
     IntegrityError
         CSL-C491 for a grant that is not secure.
     """
-    return {
-        account: max(epsilon_alone(event, delta), epsilon([event], delta))
-        for account, events in events_of(grant, plan).items()
-        for event in events
-        if isinstance(event, SecureSum)
-    }
+    return {account: own_epsilon(events, delta) for account, events in events_of(grant, plan).items()}
 
 
 def _price_secure(
@@ -142,14 +137,14 @@ def _price_secure(
     if sensitivity < 2.0 * rounding_of(dimension):
         raise _too_coarse(f"rounding {dimension} integers would take half of what one customer may change in a sum")
     secure = SecureGrant(sensitivity=sensitivity, dimension=dimension, histogram_scale=_largest_scale(plan, terms))
-    sums = _sums(secure, plan, training.sampling_rate, training.steps)
+    rounds, _ = sums_of(secure, plan, training.sampling_rate, training.steps)
     return Grant(
         study=spec.digest(),
         member=member,
         declared_size=declaration.size,
         epsilon=terms.epsilon,
         delta=terms.delta,
-        noise_multiplier=sums["training"].noise_multiplier,
+        noise_multiplier=rounds.noise_multiplier,
         sampling_rate=training.sampling_rate,
         steps=training.steps,
         histogram_sigma=plan.sigma / secure.histogram_scale,
@@ -178,35 +173,12 @@ def _largest_scale(plan: SecurePlan, terms: Terms) -> int:
     a hair higher: it is looked at too."""
     scale = math.floor(_largest_part(plan, terms, 1.0, 1, MOST_COUNTS))
     while scale >= 1:
-        event = _counts(plan, scale)
+        event = counts_of(plan, scale)
         floor_holds = terms.floor is None or epsilon_alone(event, terms.delta) <= terms.floor
         if floor_holds and epsilon([event], terms.delta) <= terms.epsilon:
             return scale
         scale -= 1
     raise _too_coarse("one customer would change a count by less than one grid unit")
-
-
-def _sums(secure: SecureGrant, plan: SecurePlan, sampling_rate: float, steps: int) -> dict[Account, SecureSum]:
-    training = SecureSum(
-        sigma=plan.sigma,
-        members=plan.bearers,
-        sensitivity=secure.sensitivity,
-        sampling_rate=sampling_rate,
-        steps=steps,
-        dimension=secure.dimension,
-    )
-    return {"training": training, "holdout": _counts(plan, secure.histogram_scale)}
-
-
-def _counts(plan: SecurePlan, scale: int) -> SecureSum:
-    return SecureSum(
-        sigma=plan.sigma,
-        members=plan.bearers,
-        sensitivity=float(scale),
-        sampling_rate=1.0,
-        steps=1,
-        dimension=MOST_COUNTS,
-    )
 
 
 def _too_coarse(why: str) -> PolicyError:

@@ -9,11 +9,12 @@ from pydantic import ValidationError
 from federation.charter import Charter
 from federation.document import Document
 from federation.errors import ConsilienceError, DocumentError, IntegrityError, PolicyError
-from federation.messages import Grant, Refusal, SecureGrant, signature_of, unpack
+from federation.messages import Grant, Refusal, signature_of, unpack
 from federation.signing import Signature
-from federation.study import SecurePlan, StudySpec
+from federation.study import StudySpec
 from privacy.accounting import epsilon
 from privacy.events import SecureSum
+from privacy.secure_aggregation.prices import sums_of
 from privacy.secure_aggregation.quantisation import rounding_of
 from server.exchange import Failure
 
@@ -22,7 +23,6 @@ _SLACK = 1.0 + 1e-9
 # Another processor may price the same sums a hair differently.
 _PRICE_SLACK = 1.0 + 1e-3
 _SAME = 1e-6
-_LABELS = 2
 
 
 class SignedGrant(Document):
@@ -100,7 +100,7 @@ def _mispriced(grant: Grant, spec: StudySpec) -> list[str]:
     if plan is None or secure is None:
         return []
     try:
-        training, counts = _sums(grant, secure, plan, spec)
+        training, counts = sums_of(secure, plan, grant.sampling_rate, grant.steps)
     except ValidationError:
         return ["sensitivity or histogram_scale beyond all noise"]
     sigma = plan.sigma / secure.histogram_scale
@@ -111,27 +111,6 @@ def _mispriced(grant: Grant, spec: StudySpec) -> list[str]:
         "histogram_scale": sigma <= grant.declared_size and _price(counts, grant.delta) <= grant.epsilon * _PRICE_SLACK,
     }
     return [name for name, right in checks.items() if not right]
-
-
-def _sums(grant: Grant, secure: SecureGrant, plan: SecurePlan, spec: StudySpec) -> tuple[SecureSum, SecureSum]:
-    """Return what a grant pays for: the sums of its rounds, and of the evaluation. Raises ValidationError where no noise fits."""
-    training = SecureSum(
-        sigma=plan.sigma,
-        members=plan.bearers,
-        sensitivity=secure.sensitivity,
-        sampling_rate=grant.sampling_rate,
-        steps=grant.steps,
-        dimension=secure.dimension,
-    )
-    counts = SecureSum(
-        sigma=plan.sigma,
-        members=plan.bearers,
-        sensitivity=float(secure.histogram_scale),
-        sampling_rate=1.0,
-        steps=1,
-        dimension=_LABELS * spec.draft.evaluation.bins,
-    )
-    return training, counts
 
 
 @lru_cache(maxsize=256)
