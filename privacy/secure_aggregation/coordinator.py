@@ -4,7 +4,7 @@ It can check who said what, and that everybody says the same; it learns the sum 
 while enough remain; from the acknowledgements on, every survivor is needed.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -140,12 +140,6 @@ def open_sum(collected: Collected, reveals: Mapping[str, Reveal]) -> NDArray[np.
     total = collected.total.copy()
     unmask(total, collected.gathered.t, own, pairs)
     return from_words(total)
-
-
-def plain_sum(vectors: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
-    """Return the sum of vectors that nobody hides, int64 [d]: what `open_sum` must equal."""
-    total: NDArray[np.int64] = np.sum(np.stack(vectors), axis=0, dtype=np.int64)
-    return total
 
 
 def _check_enough(count: int, least: int, what: str) -> None:

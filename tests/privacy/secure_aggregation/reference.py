@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import ECB
@@ -48,3 +49,8 @@ def mask(x: Sequence[int], w: int, b: bytes, t: bytes, me: str, roots: Mapping[s
         sign = 1 if peer > me else -1
         y = [value + sign * word for value, word in zip(y, words(key, len(x), w), strict=True)]
     return b"".join((value % 2**w).to_bytes(w // 8, "little") for value in y)
+
+
+def plain_sum(vectors):
+    """What `open_sum` must equal: the sum of vectors that nobody hides, int64 [d]."""
+    return np.sum(np.stack(vectors), axis=0, dtype=np.int64)

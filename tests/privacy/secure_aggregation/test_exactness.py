@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from federation.errors import IntegrityError
-from privacy.secure_aggregation.coordinator import plain_sum
 from privacy.secure_aggregation.derivation import pair_key
 from privacy.secure_aggregation.masking import from_bytes, from_words, mask, to_bytes, to_words, unmask
 from tests.privacy.secure_aggregation.federation import Coordinator, federation, vectors_of
+from tests.privacy.secure_aggregation.reference import plain_sum
 
 SLOW = settings(deadline=None, max_examples=15)
 

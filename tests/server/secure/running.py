@@ -8,7 +8,6 @@ from flwr.app import Message
 from federation.encoding import sha256_hex
 from federation.messages import TrainRequest, dump_tensors
 from federation.study import LogisticModel
-from privacy.secure_aggregation.coordinator import plain_sum
 from privacy.secure_aggregation.roster import Roster
 from server.checkpoint import Epoch
 from server.coordinator import run_study
@@ -22,6 +21,7 @@ from server.secure.setup import SetUp, peers_of
 from server.secure.store import SumStore
 from server.secure.sums import Opened, SecureSums, SumTerms
 from simulations.local_grid import Fault, LocalGrid
+from tests.privacy.secure_aggregation.reference import plain_sum
 from tests.server.fakes import FakeFederation, contract, draft, key_of, short
 from tests.server.secure.vaults import SecureVault
 
