@@ -193,6 +193,8 @@ class Store:
     def state(self) -> tuple[bytes, bytes] | None:
         """Return the running totals' bytes and signature."""
         row = self._connection.execute("SELECT body, sig FROM state WHERE id = 0").fetchone()
+        if row is not None and not all(isinstance(blob, bytes) for blob in row):
+            raise _damaged(self.path, "the totals have other types than they must")
         return None if row is None else (row[0], row[1])
 
     def last(self) -> Row | None:

@@ -4,6 +4,7 @@ import json
 import random
 import shutil
 import sqlite3
+from contextlib import closing
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -11,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from federation.encoding import canonical
-from federation.errors import ConsilienceError
+from federation.errors import ConsilienceError, IntegrityError
 from federation.merkle import leaf_hash
 from federation.note import Checkpoint, sign_checkpoint
 from federation.signing import public_hex
@@ -466,6 +467,23 @@ def test_no_random_mutation_survives(restored, mutation):
     house = restored()
     mutate(house, *mutation)
     assert not house.verify().valid
+
+
+@pytest.mark.parametrize("column", ["body", "sig"])
+def test_totals_that_turned_into_text_are_damage(restored, column):
+    """One bit of SQLite's type code makes text of bytes: the file is refused, by an error of ours."""
+    house = restored()
+    house.ledger.close_file()
+    with closing(sqlite3.connect(house.path)) as connection:
+        connection.executescript("PRAGMA ignore_check_constraints = 1; PRAGMA writable_schema = 1;")
+        connection.execute("UPDATE sqlite_schema SET sql = replace(sql, ') STRICT', ')') WHERE name = 'state'")
+        connection.commit()
+    with closing(sqlite3.connect(house.path)) as connection:
+        connection.execute("PRAGMA ignore_check_constraints = 1")
+        connection.execute(f"UPDATE state SET {column} = CAST(hex({column}) AS TEXT)")
+        connection.commit()
+    with pytest.raises(IntegrityError):
+        house.verify()
 
 
 @settings(max_examples=200, deadline=None)
