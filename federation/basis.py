@@ -16,103 +16,103 @@ makes `additive` contain `logistic`. S is the symmetric square root of K, so coo
 all intervals between knots are taken to be equally likely, and values uniform within. A contract whose knots are
 closer where customers are more frequent thus scales itself.
 
-*Row norms.* Each contract column adds at most 1 to the squared norm of a row (`additive`), all rows are multiplied
-by ROW_NORM / sqrt(columns): so ||x|| <= ROW_NORM whatever the contract's length, and one rule for steps and clips
-fits all (`server.recipe`). An intercept of 1 beside rows of norm 4 takes 1/17 of what clipping leaves for the
+*Pairs.* Two columns whose curves depend on each other get a surface beside them: all products of their rows, a number's
+on at most COARSE of its knots. The product of two kernels is a kernel, and the product of centred rows is centred in
+either column, so that under the public reference a surface repeats neither curve.
+
+*Row norms.* Each contract column and each pair adds at most 1 to the squared norm of a row (`additive`), all rows are
+multiplied by ROW_NORM / sqrt(columns + pairs): so ||x|| <= ROW_NORM whatever the contract's length, and one rule for
+steps and clips fits all (`server.recipe`). An intercept of 1 beside rows of norm 4 takes 1/17 of what clipping leaves for the
 features.
 
 Nothing here is learned: two institutions with the same contract encode a customer to the same bits.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from federation.contract import CategoricalColumn, FeatureContract, FlagColumn, NumericColumn
+from federation.blocks import COARSE, Block, Floats, Kind, PairBlock, Raw, block_of, on_scale, points_of, side_of
+from federation.contract import FeatureContract
 from federation.errors import DocumentError
+from federation.study import AdditiveModel, LogisticModel, Model
 
-Kind = Literal["additive", "logistic"]
+__all__ = [
+    "MOST_CELLS",
+    "ROW_NORM",
+    "Basis",
+    "Columns",
+    "Kind",
+    "Pair",
+    "Points",
+    "model_problems",
+    "on_scale",
+    "pair_problems",
+]
+
 Columns = Mapping[str, NDArray[np.float64] | NDArray[np.int64]]
-Floats = NDArray[np.float64]
+Points = Floats | tuple[str, ...]
+Pair = tuple[str, str]
 
 ROW_NORM = 4.0
-_LENGTH = 0.5  # correlation length of a curve, as a share of the column's knots
-_LINE = 0.5  # share of the straight line in a curve's prior variance
-
-
-@dataclass(frozen=True, eq=False)
-class _Block:
-    """The encoded columns of one contract column: a table of rows to look up, or to interpolate between.
-
-    `table` is float64 [k, d]: for numeric columns the encoded row at each knot; for categories and flags the row of
-    each value. `absent` is float64 [d]: the row of a missing value.
-    """
-
-    column: NumericColumn | CategoricalColumn | FlagColumn
-    names: tuple[str, ...]
-    table: Floats
-    absent: Floats
-
-    def encode(self, raw: NDArray[np.float64] | NDArray[np.int64]) -> NDArray[np.float32]:
-        if isinstance(self.column, NumericColumn):
-            return self._interpolate(self.column, np.asarray(raw, dtype=np.float64))
-        rows = np.vstack([self.table, self.absent]).astype(np.float32)
-        last = len(self.table)
-        if isinstance(self.column, CategoricalColumn):
-            codes = np.asarray(raw, dtype=np.int64)
-            return rows[np.where((codes < 0) | (codes >= last), last, codes)]
-        values = np.asarray(raw, dtype=np.float64)
-        return rows[np.where(np.isnan(values), last, (values > 0.5).astype(np.int64))]
-
-    def _interpolate(self, column: NumericColumn, values: Floats) -> NDArray[np.float32]:
-        missing = np.isnan(values)
-        points = on_scale(column, np.asarray(column.knots))
-        place = on_scale(column, np.where(missing, column.low, values))
-        left = np.clip(np.searchsorted(points, place, side="right") - 1, 0, len(points) - 2)
-        share = ((place - points[left]) / np.diff(points)[left]).astype(np.float32)[:, None]
-        table = self.table.astype(np.float32)
-        encoded = table[left] * (np.float32(1.0) - share) + table[left + 1] * share
-        encoded[missing] = self.absent
-        return np.asarray(encoded, dtype=np.float32)
+MOST_CELLS = 64
+"""Cells of a pair's surface, at most: a surface with more would be noise."""
 
 
 @dataclass(frozen=True, eq=False)
 class Basis:
-    """A contract's encoding for one kind of linear model; build it with `Basis.of`."""
+    """A contract's encoding for one kind of linear model; build it with `Basis.of`, or with `Basis.of_model` for what a study names.
+
+    A *term* is what one contract column or one pair adds to the logit; terms are named by the column, or as `age*balance`.
+    """
 
     kind: Kind
-    _parts: tuple[_Block, ...]
+    _parts: tuple[Block, ...]
+    _pairs: tuple[PairBlock, ...] = ()
 
     @classmethod
-    def of(cls, contract: FeatureContract, kind: Kind) -> "Basis":
-        """Return the encoding of `contract` for `additive` or `logistic` models.
+    def of(cls, contract: FeatureContract, kind: Kind, pairs: tuple[Pair, ...] = ()) -> "Basis":
+        """Return the encoding of `contract` for `additive` or `logistic` models, with these pairs of columns beside them.
 
         Raises
         ------
         DocumentError
-            CSL-F401 for another kind of model.
+            CSL-F401 for another kind of model; CSL-F420 for a pair of columns that the contract does not have; CSL-F421 for one with too
+            many cells; CSL-F422 for pairs in a logistic model.
         """
         if kind not in ("additive", "logistic"):
             raise DocumentError(
                 "CSL-F401", f'There is no basis for a model of kind "{kind}".', "Use additive or logistic."
             )
-        scale = ROW_NORM / np.sqrt(len(contract.columns))
-        return cls(kind, tuple(_block(column, kind, float(scale)) for column in contract.columns))
+        if pairs and kind != "additive":
+            raise DocumentError("CSL-F422", "Only additive models have pairs.", "Use additive, or leave out the pairs.")
+        scale = float(ROW_NORM / np.sqrt(len(contract.columns) + len(pairs)))
+        found = tuple(_pair(contract, pair, scale) for pair in pairs)
+        return cls(kind, tuple(block_of(column, kind, scale) for column in contract.columns), found)
+
+    @classmethod
+    def of_model(cls, contract: FeatureContract, model: AdditiveModel | LogisticModel) -> "Basis":
+        """Return the encoding that a study's linear model reads; raises as `of`."""
+        return cls.of(contract, model.kind, model.pairs if isinstance(model, AdditiveModel) else ())
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """One name for each encoded column: `age@30`, `job=admin.`, `housing`, `age?missing`."""
-        return tuple(name for part in self._parts for name in part.names)
+        """One name for each encoded column: `age@30`, `job=admin.`, `housing`, `age?missing`, `age@30*housing`."""
+        return tuple(name for part in self._terms.values() for name in part.names)
 
     @cached_property
     def blocks(self) -> Mapping[str, slice]:
-        """Contract column -> where its encoded columns are."""
-        ends = np.cumsum([0, *(len(part.names) for part in self._parts)]).tolist()
-        return {part.column.name: slice(ends[i], ends[i + 1]) for i, part in enumerate(self._parts)}
+        """Term -> where its encoded columns are: contract columns in their order, then pairs in the study's."""
+        ends = np.cumsum([0, *(len(part.names) for part in self._terms.values())]).tolist()
+        return {name: slice(ends[i], ends[i + 1]) for i, name in enumerate(self._terms)}
+
+    @cached_property
+    def pairs(self) -> Mapping[str, Pair]:
+        """Term of a pair -> its two contract columns."""
+        return {part.name: (part.first.name, part.second.name) for part in self._pairs}
 
     @property
     def width(self) -> int:
@@ -151,34 +151,51 @@ class Basis:
                 )
             else:
                 encoded[:, self.blocks[name]] = part.absent
+        for pair in self._pairs:
+            both = columns.get(pair.first.name), columns.get(pair.second.name)
+            encoded[:, self.blocks[pair.name]] = pair.encode(*both, n)
         return encoded
 
-    def shape(self, weights: NDArray[np.floating], column: str) -> tuple[Floats | tuple[str, ...], Floats]:
+    def points(self, column: str) -> Points:
+        """Return the values at which a column's curve is told: knots in its own unit, or categories, or no / yes."""
+        return points_of(self._columns[column].column)
+
+    def table(self, term: str) -> Floats:
+        """Return the encoded row at each point of a column, float64 [points, d], or at each cell of a pair, the second's points fastest."""
+        return self._terms[term].table
+
+    def absent_row(self, term: str) -> Floats:
+        """Return the encoded row of a missing or unknown value, float64 [d]; for a pair that of one missing number or flag: zeros."""
+        return self._terms[term].absent
+
+    def shape(self, weights: NDArray[np.floating], column: str) -> tuple[Points, Floats]:
         """Return what one column adds to the logit: (points, contributions), exact.
 
         Points are the knots in the column's own unit (between them the contribution is a straight line on the
         column's scale, see `on_scale`), or the categories, or no / yes; the missing or unknown value is not among
-        them: see `absent`. KeyError for a name that is not in the contract.
+        them: see `absent`. What pairs add is not in it: see `surface`. KeyError for a name that is not in the contract.
         """
-        part = self._by_name[column]
-        contribution = part.table @ np.asarray(weights, dtype=np.float64).reshape(-1)[self.blocks[column]]
-        if isinstance(part.column, NumericColumn):
-            return np.asarray(part.column.knots, dtype=np.float64), contribution
-        names = part.column.categories if isinstance(part.column, CategoricalColumn) else ("no", "yes")
-        return tuple(names), contribution
+        return self.points(column), self.table(column) @ self._own(weights, column)
+
+    def surface(self, weights: NDArray[np.floating], term: str) -> tuple[Points, Points, Floats]:
+        """Return what a pair adds to the logit beside its two curves: (points of the first, of the second, float64 [first, second]), exact.
+
+        Between a number's points it is a straight line on the column's scale; where a number or a flag is missing it is 0. KeyError for a
+        term that is no pair.
+        """
+        pair = {part.name: part for part in self._pairs}[term]
+        points, others = points_of(pair.first.column), points_of(pair.second.column)
+        return points, others, (pair.table @ self._own(weights, term)).reshape(len(points), len(others))
 
     def absent(self, weights: NDArray[np.floating], column: str) -> float:
         """Return what a missing or unknown value of one column adds to the logit.
 
         KeyError for a name that is not in the contract.
         """
-        return float(
-            self._by_name[column].absent @ np.asarray(weights, dtype=np.float64).reshape(-1)[self.blocks[column]]
-        )
+        return float(self._columns[column].absent @ self._own(weights, column))
 
     def contributions(self, encoded: NDArray[np.float32], weights: NDArray[np.floating]) -> Floats:
-        """Return each contract column's part of the logit, float64 [n, contract columns]; with the intercept they
-        add up to it.
+        """Return each term's part of the logit, float64 [n, contract columns + pairs]; with the intercept they add up to it.
 
         Parameters
         ----------
@@ -191,88 +208,77 @@ class Basis:
         terms = [encoded[:, place].astype(np.float64) @ own[place] for place in self.blocks.values()]
         return np.stack(terms, axis=1)
 
-    def contribution(
-        self, column: str, raw: NDArray[np.float64] | NDArray[np.int64], weights: NDArray[np.floating]
-    ) -> Floats:
-        """Return what n values of one column, as `encode` takes them, add to the logit.
+    def by_column(self, terms: Floats) -> Floats:
+        """Return `contributions` with half of each pair's term given to either of its columns, float64 [n, contract columns].
+
+        They add up to the same logit. Halves are the Shapley values of a game of two in which neither alone brings anything (Shapley 1953):
+        a pair's term is what the two columns do together.
+        """
+        names = list(self._columns)
+        shared = terms[:, : len(names)].copy()
+        for place, pair in enumerate(self.pairs.values(), start=len(names)):
+            for name in pair:
+                shared[:, names.index(name)] += 0.5 * terms[:, place]
+        return shared
+
+    def contribution(self, column: str, raw: Raw, weights: NDArray[np.floating]) -> Floats:
+        """Return what n values of one column, as `encode` takes them, add to the logit without its pairs.
 
         Float64 [n]; KeyError for an unknown name.
         """
-        own = np.asarray(weights, dtype=np.float64).reshape(-1)[self.blocks[column]]
-        return np.asarray(self._by_name[column].encode(raw).astype(np.float64) @ own)
+        return np.asarray(self._columns[column].encode(raw).astype(np.float64) @ self._own(weights, column))
+
+    def _own(self, weights: NDArray[np.floating], term: str) -> Floats:
+        return np.asarray(weights, dtype=np.float64).reshape(-1)[self.blocks[term]]
 
     @cached_property
-    def _by_name(self) -> Mapping[str, _Block]:
-        return {part.column.name: part for part in self._parts}
+    def _columns(self) -> Mapping[str, Block]:
+        return {part.name: part for part in self._parts}
+
+    @cached_property
+    def _terms(self) -> Mapping[str, Block | PairBlock]:
+        found: dict[str, Block | PairBlock] = {part.name: part for part in self._parts}
+        return found | {part.name: part for part in self._pairs}
 
 
-def on_scale(column: NumericColumn, values: Floats) -> Floats:
-    """Clip to the public bounds and go to the scale on which the basis is straight.
-
-    Ln(1 + x - low) for `log`, else x itself.
-    """
-    inside = np.clip(values, column.low, column.high)
-    return np.log1p(inside - column.low) if column.scale == "log" else inside
-
-
-def _block(column: NumericColumn | CategoricalColumn | FlagColumn, kind: Kind, scale: float) -> _Block:
-    name = column.name
-    if isinstance(column, CategoricalColumn):
-        size = len(column.categories) + 1
-        rows = scale * (np.eye(size) - 1.0 / size) / np.sqrt(1.0 - 1.0 / size)
-        names = (*(f"{name}={category}" for category in column.categories), f"{name}=unknown")
-        return _Block(column, names, rows[:-1], rows[-1])
-    if isinstance(column, FlagColumn):
-        return _with_absent(column, (name,), np.array([[-scale], [scale]]), scale)
-    at_knots = on_scale(column, np.asarray(column.knots))
-    line = _line(at_knots)
-    if kind == "logistic":
-        return _with_absent(column, (name,), scale * line[:, None], scale)
-    names = tuple(f"{name}@{knot:g}" for knot in column.knots)
-    return _with_absent(column, names, scale * _root(_curve_kernel(line)), scale)
+def pair_problems(contract: FeatureContract, pairs: tuple[Pair, ...]) -> Iterator[DocumentError]:
+    """Yield what keeps these pairs from being surfaces, as the errors that `Basis.of` would raise."""
+    known = [column.name for column in contract.columns]
+    for pair in pairs:
+        if unknown := [name for name in pair if name not in known]:
+            yield DocumentError(
+                "CSL-F420",
+                f"The contract has no column {' or '.join(unknown)} for a pair; it has {', '.join(known)}.",
+                "Name other columns in the study's pairs.",
+            )
+            continue
+        cells = [len(side_of(contract.column(name)).table) for name in pair]
+        if cells[0] * cells[1] > MOST_CELLS:
+            yield DocumentError(
+                "CSL-F421",
+                f"The pair {pair[0]} and {pair[1]} has {cells[0]} x {cells[1]} cells; {MOST_CELLS} are allowed "
+                f"(numbers count with at most {COARSE} of their knots).",
+                "Name a pair with fewer categories in the study.",
+            )
 
 
-def _with_absent(column: NumericColumn | FlagColumn, names: tuple[str, ...], values: Floats, scale: float) -> _Block:
-    """Add the indicator of a missing value; where it is 1, all other columns of the block are 0."""
-    table = np.hstack([values, np.zeros((len(values), 1))])
-    return _Block(column, (*names, f"{column.name}?missing"), table, np.append(np.zeros(len(names)), scale))
+def model_problems(contract: FeatureContract, model: Model) -> list[str]:
+    """Return what keeps a study's model from fitting its contract, in words: `monotone` and `pairs` name columns."""
+    if not isinstance(model, AdditiveModel):
+        return []
+    known = [column.name for column in contract.columns]
+    numeric = [column.name for column in contract.columns if column.kind == "numeric"]
+    problems = []
+    for name in sorted(model.monotone):
+        if name not in known:
+            problems.append(f"model.monotone: the contract has no column {name}; it has {', '.join(known)}")
+        elif name not in numeric:
+            listed = ", ".join(numeric) or "there is none"
+            problems.append(f"model.monotone: {name} is no number, and only numbers rise or fall: {listed}")
+    return problems + [f"model.pairs: {problem.cause}" for problem in pair_problems(contract, model.pairs)]
 
 
-def _line(points: Floats) -> Floats:
-    """The straight line through the knots with mean 0 and variance 1 under the public reference, float64 [k]."""
-    share = (points - points[0]) / (points[-1] - points[0])
-    centred = share - _reference_mean(len(points)) @ share
-    return np.asarray(centred / np.sqrt(_reference_power(np.outer(centred, centred))))
-
-
-def _curve_kernel(line: Floats) -> Floats:
-    """Prior covariance of a curve's values at the knots, centred under the reference, largest variance 1.
-
-    Float64 [k, k].
-    """
-    size = len(line)
-    place = np.arange(size) / (size - 1)
-    rough = np.exp(-np.abs(place[:, None] - place[None, :]) / _LENGTH)
-    centring = np.eye(size) - np.outer(np.ones(size), _reference_mean(size))
-    rough = centring @ rough @ centring.T
-    kernel = (1.0 - _LINE) * rough / _reference_power(rough) + _LINE * np.outer(line, line)
-    return np.asarray(kernel / np.diag(kernel).max())
-
-
-def _reference_mean(size: int) -> Floats:
-    """Mean of the hats when all intervals between knots are equally likely: half weight at both ends."""
-    mean = np.ones(size)
-    mean[[0, -1]] = 0.5
-    return mean / (size - 1)
-
-
-def _reference_power(kernel: Floats) -> float:
-    """Mean over the reference of h(x)' K h(x): on one interval the mean of hat products is 1/3, 1/6 and 1/3."""
-    diagonal, beside = np.diag(kernel), np.diag(kernel, 1)
-    return float(np.mean((diagonal[1:] + diagonal[:-1] + beside) / 3.0))
-
-
-def _root(kernel: Floats) -> Floats:
-    """Return the symmetric square root of a positive semidefinite matrix."""
-    values, vectors = np.linalg.eigh(kernel)
-    return np.asarray((vectors * np.sqrt(np.clip(values, 0.0, None))) @ vectors.T)
+def _pair(contract: FeatureContract, pair: Pair, scale: float) -> PairBlock:
+    for problem in pair_problems(contract, (pair,)):
+        raise problem
+    return PairBlock(side_of(contract.column(pair[0])), side_of(contract.column(pair[1])), scale)

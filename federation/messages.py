@@ -20,9 +20,11 @@ from federation.contract import Name
 from federation.document import Document
 from federation.encoding import sha256_hex
 from federation.errors import IntegrityError
+from federation.measures import MOST_MEASURES, Measure
 from federation.merkle import MAX_PROOF
 from federation.note import MAX_NOTE_BYTES, MAX_SIZE
 from federation.signing import Hex32, Signature, sign_bytes, verify_bytes
+from federation.statistics import MOST_ROUNDS, StatisticsSpec
 from federation.study import StudySpec
 
 RECORD = "consilience"
@@ -65,7 +67,7 @@ class Offer(Document):
     """Offers a signed study; the vault answers with a grant or a refusal, and reserves its budget before it answers."""
 
     kind: Literal["offer"] = "offer"
-    spec: StudySpec
+    spec: StudySpec | StatisticsSpec
     spec_signature: Signature
 
 
@@ -105,6 +107,65 @@ class Grant(Document):
     steps: Annotated[int, Field(ge=1)]
     histogram_sigma: Positive
     secure: Annotated[SecureGrant | None, Field(exclude_if=lambda value: value is None)] = None
+
+
+class StatisticsGrant(Document):
+    """What a vault grants a statistics study: public, signed by the vault. The policy behind it is not.
+
+    Attributes
+    ----------
+    epsilon, delta:
+        What the whole study costs at most, for each customer.
+    share:
+        Parameter, in grid units, of the discrete Gaussian noise that this vault adds to every integer.
+    sensitivity:
+        Largest L2 norm, in grid units, by which one customer may change a round's sum.
+    """
+
+    kind: Literal["statistics_grant"] = "statistics_grant"
+    study: Hex32
+    member: Name
+    declared_size: Annotated[int, Field(ge=1)]
+    epsilon: Annotated[float, Field(gt=0, le=100)]
+    delta: Annotated[float, Field(gt=0, lt=1)]
+    share: Annotated[float, Field(ge=200.0, le=65_536.0)]
+    sensitivity: Annotated[float, Field(gt=0, le=1e6)]
+
+
+class StatisticsRequest(Document):
+    """One round of a statistics study: what to count and add up, in public terms."""
+
+    kind: Literal["measure"] = "measure"
+    study: Hex32
+    round: Annotated[int, Field(ge=1, le=MOST_ROUNDS)]
+    measures: Annotated[tuple[Measure, ...], Field(min_length=1, max_length=MOST_MEASURES)]
+
+
+class StatisticsRelease(Document):
+    """One round's noisy sums beside it: int64 [d], the measures one after another."""
+
+    kind: Literal["measure_release"] = "measure_release"
+    study: Hex32
+    member: Name
+    round: Annotated[int, Field(ge=1, le=MOST_ROUNDS)]
+    payload: Hex32
+
+
+class ReportDelivery(Document):
+    """What a statistics study found, as canonical JSON beside it: the study is over."""
+
+    kind: Literal["report"] = "report"
+    study: Hex32
+    payload: Hex32
+
+
+class ReportReceipt(Document):
+    """A vault's signed statement of which report it keeps."""
+
+    kind: Literal["report_receipt"] = "report_receipt"
+    study: Hex32
+    member: Name
+    report: Hex32
 
 
 class TrainRequest(Document):

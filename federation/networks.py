@@ -132,7 +132,7 @@ def build(model: Model, contract: FeatureContract) -> Network:
         tables = [(column.name, len(column.categories) + 1) for column in _categorical(contract)]
         dense = 2 * (len(contract.columns) - len(tables))
         return MlpNetwork(dense, tables, model.embedding, model.hidden)
-    return LinearNetwork(Basis.of(contract, model.kind).width)
+    return LinearNetwork(Basis.of_model(contract, model).width)
 
 
 def tensor_shapes(model: Model, contract: FeatureContract) -> dict[str, tuple[tuple[int, ...], str]]:
@@ -166,7 +166,7 @@ def encode(model: Model, contract: FeatureContract, columns: Columns) -> Inputs:
         CSL-F402 or CSL-F603 when a required column is absent, CSL-F403 or CSL-F604 when the columns differ in length.
     """
     if not isinstance(model, MlpModel):
-        dense = np.asarray(Basis.of(contract, model.kind).encode(columns), dtype=np.float32)
+        dense = np.asarray(Basis.of_model(contract, model).encode(columns), dtype=np.float32)
         return Inputs(torch.from_numpy(dense), torch.empty((len(dense), 0), dtype=torch.int64))
     n = _length(contract, columns)
     parts: list[NDArray[np.float64]] = []

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from federation.contract import Name
 from federation.document import Document
-from federation.messages import MAX_PAYLOAD_BYTES, EvaluateRequest, TrainRequest
+from federation.messages import MAX_PAYLOAD_BYTES, EvaluateRequest, StatisticsRequest, TrainRequest
 from federation.signing import Hex32, Hex64, Signature, sign_bytes, verify_bytes
 
 PROTOCOL = "psa1"
@@ -216,18 +216,19 @@ class SumRequest(Document):
     signature: Hex64
     train: TrainRequest | None = None
     evaluate: EvaluateRequest | None = None
+    measure: Annotated[StatisticsRequest | None, Field(exclude_if=lambda value: value is None)] = None
     payload: Hex32
 
     @model_validator(mode="after")
     def _one_request(self) -> Self:
-        if (self.train is None) == (self.evaluate is None):
-            raise ValueError("a sum is asked for by one request: train or evaluate")
+        if sum(item is not None for item in (self.train, self.evaluate, self.measure)) != 1:
+            raise ValueError("a sum is asked for by one request: train, evaluate or measure")
         return self
 
     @property
-    def asked(self) -> TrainRequest | EvaluateRequest:
+    def asked(self) -> TrainRequest | EvaluateRequest | StatisticsRequest:
         """The request that says what to compute."""
-        asked = self.train or self.evaluate
+        asked = self.train or self.evaluate or self.measure
         assert asked is not None
         return asked
 
@@ -262,7 +263,7 @@ class SumAcks(Document):
     acks: Annotated[tuple[SignedAck, ...], Field(max_length=MOST_MEMBERS)]
 
 
-def request_digest(asked: TrainRequest | EvaluateRequest) -> str:
+def request_digest(asked: TrainRequest | EvaluateRequest | StatisticsRequest) -> str:
     """Return what an offer names as its `request`, 64 hexadecimal digits: of a round the digest with `clip` 1 and no `weight`.
 
     Members with different grants are asked for different clips and weights, and must still agree on one offer. Nobody else's privacy hangs

@@ -15,12 +15,39 @@ Epsilon = Annotated[float, Field(gt=0, le=100)]
 Rounds = Annotated[int, Field(ge=5, le=10_000)]
 Aggregation = Literal["plain", "secure"]
 Noise = Literal["local", "shared"]
+Direction = Literal["increasing", "decreasing"]
 
 
 class AdditiveModel(Document):
-    """Logistic regression on the hat basis of each numeric column, one weight a category: a differentially private additive model."""
+    """Logistic regression on the hat basis of each numeric column, one weight a category: a differentially private additive model.
+
+    `monotone` says of numeric columns which way their curves may go: the released weights are projected, which costs no budget. `pairs`
+    names pairs of columns that get a surface of their own beside their two curves. Neither is in the encoding where it is empty, so that
+    studies from before it was known keep their digests.
+    """
 
     kind: Literal["additive"] = "additive"
+    monotone: Annotated[dict[Name, Direction], Field(max_length=500, exclude_if=lambda value: not value)] = Field(
+        default_factory=dict
+    )
+    pairs: Annotated[tuple[tuple[Name, Name], ...], Field(max_length=10, exclude_if=lambda value: not value)] = ()
+
+    # a mapping has no hash of its own, and what is built from a model is kept by model
+    def __hash__(self) -> int:
+        return hash((self.kind, frozenset(self.monotone.items()), self.pairs))
+
+    @model_validator(mode="after")
+    def _pairs_fit(self) -> Self:
+        for pair in self.pairs:
+            if pair[0] == pair[1]:
+                raise ValueError(f"pairs: {pair[0]} is paired with itself")
+            if clash := sorted(set(pair) & set(self.monotone)):
+                raise ValueError(
+                    f"pairs: {clash[0]} is to be monotone, and a pair would bend it anew for every value of the other"
+                )
+        if len({frozenset(pair) for pair in self.pairs}) != len(self.pairs):
+            raise ValueError("pairs: a pair is named twice")
+        return self
 
 
 class LogisticModel(Document):
@@ -118,33 +145,24 @@ class SecurePlan(Document):
         return self.share * math.sqrt(self.bearers)
 
 
-class StudyDraft(Document):
-    """What a person writes under `configs/studies`; the plan is derived and the draft becomes a `StudySpec`.
+class Draft(Document):
+    """What every study's draft says, whatever it computes: what for, on which contract, with whom, and how vectors are added up.
 
-    `rounds` in all, the probes among them, takes the place of the recipe's number, for a study that only tries out a new federation. It is
-    not in the encoding where it is not given, so that studies from before it was known keep their digests; nor are `aggregation` and what
-    goes with it where everything is plain. `n_min` and `c` are those of `SecurePlan`.
+    `epsilon` None means that each vault's own policy decides. `aggregation` and what goes with it are not in the encoding where
+    everything is plain, so that studies from before it was known keep their digests. `n_min` and `c` are those of `SecurePlan`.
     """
 
     name: Name
     title: Text
     purpose: Purpose
     contract: Name
-    model: Model = AdditiveModel()
-    mode: Literal["fedsgd", "fedavg"] = "fedsgd"
-    server_optimizer: Literal["recipe", "fedavgm", "fedadam"] = "recipe"
     epsilon: Epsilon | None = None
-    rounds: Annotated[Rounds | None, Field(exclude_if=lambda value: value is None)] = None
-    holdout: Holdout
-    evaluation: Evaluation = Evaluation()
     min_partners: Annotated[int, Field(ge=1, le=200)] = 3
     deadline_seconds: Annotated[float, Field(gt=0, le=86_400)] = 60.0
     aggregation: Annotated[Aggregation, Field(exclude_if=lambda value: value == "plain")] = "plain"
     noise: Annotated[Noise, Field(exclude_if=lambda value: value == "local")] = "local"
     n_min: Annotated[int | None, Field(ge=3, le=200, exclude_if=lambda value: value is None)] = None
     c: Annotated[int | None, Field(ge=0, le=197, exclude_if=lambda value: value is None)] = None
-    intended_use: Text
-    limits: Text
 
     @model_validator(mode="after")
     def _aggregation_fits(self) -> Self:
@@ -157,12 +175,35 @@ class StudyDraft(Document):
             raise ValueError(
                 "aggregation: secure needs n_min (members in a sum, at least) and c (how many may collude)"
             )
-        if self.mode != "fedsgd" or self.server_optimizer != "recipe" or self.model.kind == "mlp":
+        _check_remaining(self.n_min, self.c)
+        return self
+
+
+class StudyDraft(Draft):
+    """What a person writes under `configs/studies`; the plan is derived and the draft becomes a `StudySpec`.
+
+    `rounds` in all, the probes among them, takes the place of the recipe's number, for a study that only tries out a new federation. It is
+    not in the encoding where it is not given, so that studies from before it was known keep their digests.
+    """
+
+    model: Model = AdditiveModel()
+    mode: Literal["fedsgd", "fedavg"] = "fedsgd"
+    server_optimizer: Literal["recipe", "fedavgm", "fedadam"] = "recipe"
+    rounds: Annotated[Rounds | None, Field(exclude_if=lambda value: value is None)] = None
+    holdout: Holdout
+    evaluation: Evaluation = Evaluation()
+    intended_use: Text
+    limits: Text
+
+    @model_validator(mode="after")
+    def _exact_sums(self) -> Self:
+        if self.aggregation == "secure" and (
+            self.mode != "fedsgd" or self.server_optimizer != "recipe" or self.model.kind == "mlp"
+        ):
             raise ValueError(
                 "aggregation: secure adds up exact gradient sums: it needs mode: fedsgd, server_optimizer: recipe, and an additive or "
                 "logistic model"
             )
-        _check_remaining(self.n_min, self.c)
         return self
 
 

@@ -61,6 +61,11 @@ _LEAVES = {
     "studies.*.automatic_epsilon": _Leaf(
         "Studies on {0}: the largest epsilon that needs nobody's approval", "up", True
     ),
+    "statistics.*.max_epsilon": _Leaf("Statistics on {0}: the largest epsilon of a study", "up", True),
+    "statistics.*.max_delta": _Leaf("Statistics on {0}: the largest delta of a study", "up", True),
+    "statistics.*.automatic_epsilon": _Leaf(
+        "Statistics on {0}: the largest epsilon that needs nobody's approval", "up", True
+    ),
     "budget.mode": _Leaf("The way of spending", budget=True),
     "budget.unit": _Leaf("The unit of privacy", budget=True),
     "budget.neighbours": _Leaf("What one customer more or less means", budget=True),
@@ -106,6 +111,8 @@ _LISTS = {
     "studies.*.purposes": _List("Studies on {1}: purpose {0}"),
     "studies.*.models": _List("Studies on {1}: the model {0}", more_budget=False),
     "studies.*.modes": _List("Studies on {1}: the mode {0}", more_budget=False),
+    "statistics": _List("The rule for statistics on {0}", "contract"),
+    "statistics.*.purposes": _List("Statistics on {1}: purpose {0}"),
     "budget.slots": _List("Slot {0} of the plan", "id"),
     "secure.noise": _List("Sums in secret: {0} noise"),
 }
@@ -136,7 +143,7 @@ def _walk(path: _Path, subject: str, old: Any, new: Any) -> Iterator[Change]:  #
         for key in old | new:
             yield from _walk((*path, key), subject, old.get(key), new.get(key))
     elif pattern in _LISTS:
-        yield from _list(path, subject, old, new)
+        yield from _list(path, subject, old or [], new or [])  # an empty list may stand in no encoding at all
     else:
         yield _leaf(pattern, subject, old, new)
 

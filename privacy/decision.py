@@ -4,12 +4,22 @@ import math
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import date
+from typing import Literal
 
 from federation.charter import Charter, Declaration
 from federation.errors import PolicyError
-from federation.study import Holdout, SecurePlan, StudyDraft, StudySpec, Training
+from federation.statistics import StatisticsDraft, StatisticsSpec
+from federation.study import Draft, Holdout, SecurePlan, StudyDraft, StudySpec, Training
 from privacy.plan import Slot
-from privacy.policy import CUSTOMERS_PER_DELTA, Policy, PurposeRule, SecureRule, StudyRule, describe_holdout
+from privacy.policy import (
+    CUSTOMERS_PER_DELTA,
+    Policy,
+    PurposeRule,
+    SecureRule,
+    StatisticsRule,
+    StudyRule,
+    describe_holdout,
+)
 
 SMALLEST_TRAINING = Training(mode="fedsgd", rounds=1, steps=1, sampling_rate=1e-6)
 
@@ -21,7 +31,8 @@ class Terms:
     `epsilon`, `delta` hold for each account; `consent` is what a customer must have agreed to; `policy` is the policy's
     digest; `slot` is the plan's slot that the study fills; `eyes` is the number of officers who must approve it first.
     `secure` is how the study's vectors are added up in secret, None for a plain study; `floor` is the epsilon that must hold
-    on each account by one's own noise alone, where the policy asks for one.
+    on each account by one's own noise alone, where the policy asks for one. `work` says which rules of the policy it falls
+    under; `holdout` is None for statistics, which count everybody.
     """
 
     policy: str
@@ -30,12 +41,13 @@ class Terms:
     purpose: str
     consent: str
     contract: str
-    holdout: Holdout
+    holdout: Holdout | None
     declared_size: int
     eyes: int = 0
     slot: Slot | None = None
     secure: SecurePlan | None = None
     floor: float | None = None
+    work: Literal["training", "statistics"] = "training"
 
 
 def decide(
@@ -86,6 +98,48 @@ def decide(
     )
 
 
+def decide_statistics(policy: Policy, spec: StatisticsSpec, charter: Charter, member: str, today: date) -> Terms:
+    """Decide whether a policy allows a statistics study, on public inputs alone. Parameters as of `decide`.
+
+    Raises
+    ------
+    PolicyError
+        As `decide`; CSL-P202 where no rule for statistics covers the contract and purpose.
+    """
+    _check_standing(policy, member, today)
+    draft = spec.draft
+    purpose, rule, epsilon = _foreseen_statistics(policy, draft)
+    declaration = _declaration(charter, member, draft.contract)
+    _check_sizes(policy, rule, declaration)
+    _check_partners(policy, draft, charter)
+    return Terms(
+        policy=policy.digest(),
+        epsilon=epsilon,
+        delta=rule.max_delta,
+        purpose=purpose.id,
+        consent=purpose.consent,
+        contract=rule.contract,
+        holdout=None,
+        declared_size=declaration.size,
+        eyes=_eyes(policy, rule, epsilon),
+        secure=spec.secure,
+        floor=policy.secure.local_noise_floor if spec.secure is not None and policy.secure is not None else None,
+        work="statistics",
+    )
+
+
+def foresee_statistics(
+    policy: Policy, draft: StatisticsDraft, charter: Charter | None, today: date
+) -> tuple[float, int]:
+    """Say what a policy would make of a statistics study that is only drafted; as `foresee`."""
+    _check_standing(policy, policy.institution, today)
+    _, rule, epsilon = _foreseen_statistics(policy, draft)
+    if charter is not None:
+        _check_sizes(policy, rule, _declaration(charter, policy.institution, draft.contract))
+        _check_partners(policy, draft, charter)
+    return epsilon, _eyes(policy, rule, epsilon)
+
+
 def foresee(policy: Policy, draft: StudyDraft, charter: Charter | None, today: date) -> tuple[float, int]:
     """Say what a policy would make of a study that is only drafted, as far as the draft shows it.
 
@@ -119,7 +173,22 @@ def _foreseen(policy: Policy, draft: StudyDraft) -> tuple[PurposeRule, StudyRule
     return purpose, rule, _granted_epsilon(rule, draft.epsilon)
 
 
-def _eyes(policy: Policy, rule: StudyRule, epsilon: float) -> int:
+def _foreseen_statistics(policy: Policy, draft: StatisticsDraft) -> tuple[PurposeRule, StatisticsRule, float]:
+    purpose = policy.purpose(draft.purpose)
+    rule = next(
+        (item for item in policy.statistics if item.contract == draft.contract and draft.purpose in item.purposes), None
+    )
+    if rule is None:
+        raise PolicyError(
+            "CSL-P202",
+            f"The policy allows no statistics on contract {draft.contract} for {draft.purpose}.",
+            "Ask your compliance officer to add a rule under `statistics`, or decline the study.",
+        )
+    _check_aggregation(policy, draft)
+    return purpose, rule, _granted_epsilon(rule, draft.epsilon)
+
+
+def _eyes(policy: Policy, rule: StudyRule | StatisticsRule, epsilon: float) -> int:
     return policy.approval.eyes if epsilon > rule.automatic_epsilon else 0
 
 
@@ -176,7 +245,7 @@ def _slot(policy: Policy, draft: StudyDraft, training: Training, taken: Collecti
     )
 
 
-def _check_sizes(policy: Policy, rule: StudyRule, declaration: Declaration) -> None:
+def _check_sizes(policy: Policy, rule: StudyRule | StatisticsRule, declaration: Declaration) -> None:
     largest = 1.0 / (CUSTOMERS_PER_DELTA * declaration.size)
     delta = max(rule.max_delta, policy.budget.life.delta)  # the life's is never below the period's
     if delta > largest:
@@ -195,7 +264,7 @@ def _check_sizes(policy: Policy, rule: StudyRule, declaration: Declaration) -> N
         )
 
 
-def _check_partners(policy: Policy, draft: StudyDraft, charter: Charter) -> None:
+def _check_partners(policy: Policy, draft: Draft, charter: Charter) -> None:
     able = sum(member.declaration(draft.contract) is not None for member in charter.members)
     fewest = min(max(draft.min_partners, draft.n_min or 1), able)
     if fewest < policy.smallest_partners:
@@ -222,7 +291,7 @@ def _check_shape(rule: StudyRule, draft: StudyDraft) -> None:
         )
 
 
-def _check_aggregation(policy: Policy, draft: StudyDraft) -> None:
+def _check_aggregation(policy: Policy, draft: Draft) -> None:
     """Refuse a study whose vectors are added up otherwise than the policy allows."""
     rule = policy.secure
     if draft.aggregation == "plain":
@@ -248,7 +317,7 @@ def _check_aggregation(policy: Policy, draft: StudyDraft) -> None:
     _check_secure(rule, draft)
 
 
-def _check_secure(rule: SecureRule, draft: StudyDraft) -> None:
+def _check_secure(rule: SecureRule, draft: Draft) -> None:
     """Refuse a study that promises less than the rule asks for; all that is wrong is said at once."""
     assert draft.n_min is not None and draft.c is not None
     weaker = []
@@ -268,7 +337,7 @@ def _check_secure(rule: SecureRule, draft: StudyDraft) -> None:
         )
 
 
-def _granted_epsilon(rule: StudyRule, asked: float | None) -> float:
+def _granted_epsilon(rule: StudyRule | StatisticsRule, asked: float | None) -> float:
     if asked is None:
         return rule.max_epsilon
     if not math.isfinite(asked) or asked > rule.max_epsilon:

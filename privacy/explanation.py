@@ -5,7 +5,7 @@ from privacy.accounting import gaussian_mu
 from privacy.cost import NANO, Bound, Filter, TokenFilter
 from privacy.filter import Limits, limits_of
 from privacy.plan import plan_epsilon
-from privacy.policy import Policy, PurposeRule, SecureRule, StudyRule, describe_holdout
+from privacy.policy import Policy, PurposeRule, SecureRule, StatisticsRule, StudyRule, describe_holdout
 
 
 def explain(policy: Policy) -> list[str]:
@@ -20,7 +20,8 @@ def explain(policy: Policy) -> list[str]:
     return [
         f"{policy.institution}, version {policy.version}, in force from {policy.issued} until before {policy.expires}.",
         *[_purpose(rule, limits.period_days) for rule in policy.purposes],
-        *[line for rule in policy.studies for line in _study(policy, rule)],
+        *[_study(policy, rule) for rule in policy.studies],
+        *[_statistics(policy, rule) for rule in policy.statistics],
         *_budget(policy, limits),
         *_authority(policy),
         *_aggregation(policy),
@@ -52,19 +53,29 @@ def _purpose(rule: PurposeRule, days: int) -> str:
     return f"{rule.id}: {rule.meaning}; only customers who agreed to {rule.consent}.{own}"
 
 
-def _study(policy: Policy, rule: StudyRule) -> list[str]:
-    eyes = "an officer's approval" if policy.approval.eyes == 1 else "two distinct officers' approval"
-    if rule.automatic_epsilon == 0:
-        waits = f"Every study waits for {eyes}."
-    elif rule.automatic_epsilon == rule.max_epsilon:
-        waits = "No study waits for anybody's approval."
-    else:
-        waits = f"Up to epsilon {rule.automatic_epsilon:g} a study starts by itself; above, it waits for {eyes}."
-    return [
+def _study(policy: Policy, rule: StudyRule) -> str:
+    return (
         f"On {rule.contract}, for {', '.join(rule.purposes)}: models {', '.join(rule.models)} by "
         f"{', '.join(rule.modes)}; epsilon at most {rule.max_epsilon:g} and delta {rule.max_delta:g} a study; "
-        f"held out: {describe_holdout(rule.holdout)}. {waits}"
-    ]
+        f"held out: {describe_holdout(rule.holdout)}. {_waits(policy, rule)}"
+    )
+
+
+def _statistics(policy: Policy, rule: StatisticsRule) -> str:
+    return (
+        f"Statistics on {rule.contract}, for {', '.join(rule.purposes)}: counts and sums with noise, over all customers who agreed, "
+        f"those who train and those who are held out alike, so that both accounts pay; epsilon at most {rule.max_epsilon:g} and delta "
+        f"{rule.max_delta:g} a study. {_waits(policy, rule)}"
+    )
+
+
+def _waits(policy: Policy, rule: StudyRule | StatisticsRule) -> str:
+    eyes = "an officer's approval" if policy.approval.eyes == 1 else "two distinct officers' approval"
+    if rule.automatic_epsilon == 0:
+        return f"Every study waits for {eyes}."
+    if rule.automatic_epsilon == rule.max_epsilon:
+        return "No study waits for anybody's approval."
+    return f"Up to epsilon {rule.automatic_epsilon:g} a study starts by itself; above, it waits for {eyes}."
 
 
 def _budget(policy: Policy, limits: Limits) -> list[str]:
@@ -78,16 +89,20 @@ def _budget(policy: Policy, limits: Limits) -> list[str]:
     if policy.budget.mode == "plan":
         return lines + _plan(policy)
     lines.append("Studies come as they come, as long as the budget lasts.")
-    lines += [_room(rule, limits) for rule in policy.studies]
-    return lines
+    return [
+        *lines,
+        *[_room(rule, limits) for rule in policy.studies],
+        *[_room(rule, limits) for rule in policy.statistics],
+    ]
 
 
-def _room(rule: StudyRule, limits: Limits) -> str:
+def _room(rule: StudyRule | StatisticsRule, limits: Limits) -> str:
     def many(bound: Bound) -> str:
         return f"about {int(studies_within(bound, rule.max_epsilon, rule.max_delta, limits.filter))}"
 
     own = [f"{many(limits.purposes[name])} of them for {name}" for name in rule.purposes if name in limits.purposes]
-    within = f"{many(limits.period)} studies on {rule.contract} fit into {limits.period_days} days"
+    kind = "statistics studies" if isinstance(rule, StatisticsRule) else "studies"
+    within = f"{many(limits.period)} {kind} on {rule.contract} fit into {limits.period_days} days"
     inside = f" ({', '.join(own)})" if own else ""
     return f"At their largest epsilon, {within}{inside}, and {many(limits.life)} in all; smaller ones more often."
 
@@ -186,6 +201,5 @@ def _refused(policy: Policy) -> str:
         also += ", plain studies"
     elif policy.secure is None:
         also += ", sums in secret"
-    return (
-        f"Refused: every other purpose, contract, model, mode and hold-out{also}, and any request beyond these figures."
-    )
+    first = "" if policy.statistics else "statistics of every kind, "
+    return f"Refused: {first}every other purpose, contract, model, mode and hold-out{also}, and any request beyond these figures."

@@ -10,7 +10,7 @@ from privacy.accounting import gaussian_epsilon, gaussian_mu
 from privacy.cost import RdpFilter
 from privacy.explanation import plan_epsilons, studies_within
 from privacy.filter import limits_of
-from privacy.policy import CUSTOMERS_PER_DELTA, Policy, SecureRule, StudyRule
+from privacy.policy import CUSTOMERS_PER_DELTA, Policy, SecureRule, StatisticsRule, StudyRule
 from privacy.rdp import LARGEST_ORDER, SMALLEST_ORDER
 
 LARGE_EPSILON = 10
@@ -52,6 +52,15 @@ def mistakes(policy: Policy, charter: Charter | None = None, today: date | None 
     return found + _dates(policy, today)
 
 
+def _rules(policy: Policy) -> tuple[StudyRule | StatisticsRule, ...]:
+    """Return the rules for training and for statistics."""
+    return (*policy.studies, *policy.statistics)
+
+
+def _kind(rule: StudyRule | StatisticsRule) -> str:
+    return "statistics study" if isinstance(rule, StatisticsRule) else "study"
+
+
 def _large(policy: Policy) -> list[str]:
     period, life = policy.budget.period, policy.budget.life
     text = "promises a single customer next to nothing."
@@ -61,8 +70,8 @@ def _large(policy: Policy) -> list[str]:
         if epsilon > LARGE_EPSILON
     ]
     return found + [
-        f"one study on {rule.contract} at epsilon {rule.max_epsilon:g} {text}"
-        for rule in policy.studies
+        f"one {_kind(rule)} on {rule.contract} at epsilon {rule.max_epsilon:g} {text}"
+        for rule in _rules(policy)
         if rule.max_epsilon > LARGE_EPSILON
     ]
 
@@ -78,7 +87,7 @@ def _growth(policy: Policy) -> list[str]:
 
 
 def _delta(policy: Policy) -> list[str]:
-    largest = max(policy.budget.life.delta, *(rule.max_delta for rule in policy.studies))
+    largest = max(policy.budget.life.delta, *(rule.max_delta for rule in _rules(policy)))
     most = math.floor(1.0 / (CUSTOMERS_PER_DELTA * largest))
     if most >= policy.smallest_cohort:
         return []
@@ -93,11 +102,11 @@ def _fit(policy: Policy) -> list[str]:
         return []
     limits = limits_of(policy)
     found = []
-    for rule in policy.studies:
+    for rule in _rules(policy):
         bounds = {f"the budget of {limits.period_days} days": limits.period}
         bounds |= {f"the budget of {name}": limits.purposes[name] for name in rule.purposes if name in limits.purposes}
         found += [
-            f"one study on {rule.contract} at epsilon {rule.max_epsilon:g} may not fit into {what}, epsilon "
+            f"one {_kind(rule)} on {rule.contract} at epsilon {rule.max_epsilon:g} may not fit into {what}, epsilon "
             f"{bound.epsilon:g}: the filter counts a few percent more than the study itself states."
             for what, bound in bounds.items()
             if studies_within(bound, rule.max_epsilon, rule.max_delta, limits.filter) < 1.0
@@ -172,9 +181,15 @@ def _people(policy: Policy) -> list[str]:
             "only one officer is named: nobody can take her place, a backup can never be restored, and whomever she names as "
             "second signs what grows."
         )
-    if all(rule.automatic_epsilon == rule.max_epsilon for rule in policy.studies):
+    if all(rule.automatic_epsilon == rule.max_epsilon for rule in _rules(policy)):
         found.append("everything is automatic: no person sees a study before it starts.")
-    used = {name for rule in policy.studies for name in rule.purposes}
+    else:
+        found += [
+            f"every statistics study on {rule.contract} is automatic: no person reads its questions before they are answered."
+            for rule in policy.statistics
+            if rule.automatic_epsilon == rule.max_epsilon
+        ]
+    used = {name for rule in _rules(policy) for name in rule.purposes}
     found += [f"purpose {rule.id} is in no rule for studies." for rule in policy.purposes if rule.id not in used]
     if policy.smallest_partners == 1:
         found.append(
@@ -213,7 +228,7 @@ def _shared(policy: Policy, rule: SecureRule) -> list[str]:
     """Say what shared noise is worth by itself, or that a floor leaves nothing of it."""
     floor = rule.local_noise_floor
     if floor is None:
-        largest = max(policy.studies, key=lambda item: item.max_epsilon)
+        largest = max(_rules(policy), key=lambda item: item.max_epsilon)
         bearers = rule.n_min - max(rule.c, 1)
         alone = gaussian_epsilon(
             gaussian_mu(largest.max_epsilon, largest.max_delta) * math.sqrt(bearers), largest.max_delta
@@ -222,7 +237,7 @@ def _shared(policy: Policy, rule: SecureRule) -> list[str]:
             f"secure: shared noise without a local_noise_floor. Should the protocol fail, a study of epsilon {largest.max_epsilon:g} would "
             f"be worth epsilon {alone:.2g} or so with {bearers} honest members' noise, and more with more members; nothing bounds it."
         ]
-    smallest = min(item.max_epsilon for item in policy.studies)
+    smallest = min(item.max_epsilon for item in _rules(policy))
     if floor > smallest:
         return []
     return [
@@ -258,17 +273,14 @@ def _dates(policy: Policy, today: date | None) -> list[str]:
 
 def _declared(policy: Policy, charter: Charter) -> list[str]:
     found = []
-    for rule in policy.studies:
-        declaration = charter.member(policy.institution).declaration(rule.contract)
+    for contract in dict.fromkeys(rule.contract for rule in _rules(policy)):
+        declaration = charter.member(policy.institution).declaration(contract)
         if declaration is None:
-            found.append(f"the charter has no declaration for {rule.contract}: every study on it would be refused.")
+            found.append(f"the charter has no declaration for {contract}: every study on it would be refused.")
             continue
         largest = 1.0 / (CUSTOMERS_PER_DELTA * declaration.size)
-        deltas = {
-            "a study": rule.max_delta,
-            "the period": policy.budget.period.delta,
-            "life": policy.budget.life.delta,
-        }
+        deltas = {f"a {_kind(rule)}": rule.max_delta for rule in _rules(policy) if rule.contract == contract}
+        deltas |= {"the period": policy.budget.period.delta, "life": policy.budget.life.delta}
         found += [
             f"delta {delta:g} for {what} is above 1/({CUSTOMERS_PER_DELTA} x {declaration.size} declared customers) "
             f"= {largest:.3g}."
@@ -276,22 +288,20 @@ def _declared(policy: Policy, charter: Charter) -> list[str]:
             if delta > largest
         ]
         if declaration.size < policy.smallest_cohort:
-            found.append(f"{declaration.size} declared customers on {rule.contract} are below the smallest cohort.")
-        found += _enough(policy, rule, charter)
+            found.append(f"{declaration.size} declared customers on {contract} are below the smallest cohort.")
+        found += _enough(policy, contract, charter)
     return found
 
 
-def _enough(policy: Policy, rule: StudyRule, charter: Charter) -> list[str]:
+def _enough(policy: Policy, contract: str, charter: Charter) -> list[str]:
     """Compare the least number of members in a sum with how many there are."""
     if policy.secure is None:
         return []
-    least, able = policy.secure.n_min, sum(member.declaration(rule.contract) is not None for member in charter.members)
+    least, able = policy.secure.n_min, sum(member.declaration(contract) is not None for member in charter.members)
     if least > able:
-        return [
-            f"secure: n_min is {least}, and {able} institutions declare {rule.contract}: no sum would ever be opened."
-        ]
+        return [f"secure: n_min is {least}, and {able} institutions declare {contract}: no sum would ever be opened."]
     if least == able:
         return [
-            f"secure: n_min is {least}, as many as declare {rule.contract}: nobody may drop out of a sum, or it is not opened."
+            f"secure: n_min is {least}, as many as declare {contract}: nobody may drop out of a sum, or it is not opened."
         ]
     return []

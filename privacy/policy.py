@@ -73,6 +73,20 @@ class StudyRule(Document):
     holdout: Holdout
 
 
+class StatisticsRule(Document):
+    """What statistics studies on one feature contract may ask for: counts and sums over its customers, all of them.
+
+    A study that would get more than `automatic_epsilon` waits until officers approve it; 0 lets every study wait. What it costs is charged
+    to both accounts, since customers who train and customers who are held out are counted alike.
+    """
+
+    contract: Name
+    purposes: Annotated[tuple[Purpose, ...], Field(min_length=1)]
+    max_epsilon: Epsilon
+    max_delta: Delta
+    automatic_epsilon: Annotated[float, Field(ge=0, le=100)]
+
+
 class PeriodBudget(Document):
     """What may be spent within any `days` consecutive days (UTC, by the ledger's time)."""
 
@@ -180,6 +194,7 @@ class Policy(Document):
     purposes: Annotated[tuple[PurposeRule, ...], Field(min_length=1, max_length=100)]
     contact_consent: Consent
     studies: Annotated[tuple[StudyRule, ...], Field(min_length=1, max_length=100)]
+    statistics: Annotated[tuple[StatisticsRule, ...], Field(max_length=100, exclude_if=lambda value: not value)] = ()
     budget: Budget
     smallest_cohort: Annotated[int, Field(ge=1)]
     smallest_partners: Annotated[int, Field(ge=1, le=200)]
@@ -208,6 +223,12 @@ class Policy(Document):
         check_holdouts({rule.contract: rule.holdout for rule in studies})
         return studies
 
+    @field_validator("statistics")
+    @classmethod
+    def _statistics_once(cls, rules: tuple[StatisticsRule, ...]) -> tuple[StatisticsRule, ...]:
+        _once([rule.contract for rule in rules], "contract")
+        return rules
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         problems = []
@@ -220,22 +241,11 @@ class Policy(Document):
         known = {rule.id for rule in self.purposes}
         problems += _aggregation_problems(self.aggregation, self.secure, self.budget.mode)
         problems += _purpose_problems(self.purposes, self.budget) + _slot_problems(self.studies, self.budget.slots)
-        for rule in self.studies:
-            problems += [
-                f"{rule.contract} names purpose {name}, which is not listed"
-                for name in rule.purposes
-                if name not in known
-            ]
-            if rule.max_epsilon > self.budget.period.epsilon:
-                problems.append(
-                    f"{rule.contract} allows a study epsilon {rule.max_epsilon:g}, above the period's budget"
-                )
-            if rule.automatic_epsilon > rule.max_epsilon:
-                problems.append(
-                    f"{rule.contract} lets through epsilon {rule.automatic_epsilon:g}, above its own maximum"
-                )
-            if rule.max_delta > self.budget.period.delta:
-                problems.append(f"{rule.contract} allows a study delta {rule.max_delta:g}, above the period's budget")
+        rules: tuple[StudyRule | StatisticsRule, ...] = (*self.studies, *self.statistics)
+        for rule in rules:
+            problems += _rule_problems(rule, known, self.budget.period)
+        if self.statistics and self.budget.mode == "plan":
+            problems.append("a plan has slots for training alone: statistics need an open budget")
         if problems:
             raise ValueError("; ".join(problems))
         return self
@@ -286,6 +296,19 @@ def _aggregation_problems(
         )
     if rule is not None and rule.n_min < rule.c + 3:
         problems.append(f"secure: n_min must be at least c + 3 = {rule.c + 3}")
+    return problems
+
+
+def _rule_problems(rule: StudyRule | StatisticsRule, known: set[str], period: PeriodBudget) -> list[str]:
+    problems = [
+        f"{rule.contract} names purpose {name}, which is not listed" for name in rule.purposes if name not in known
+    ]
+    if rule.max_epsilon > period.epsilon:
+        problems.append(f"{rule.contract} allows a study epsilon {rule.max_epsilon:g}, above the period's budget")
+    if rule.automatic_epsilon > rule.max_epsilon:
+        problems.append(f"{rule.contract} lets through epsilon {rule.automatic_epsilon:g}, above its own maximum")
+    if rule.max_delta > period.delta:
+        problems.append(f"{rule.contract} allows a study delta {rule.max_delta:g}, above the period's budget")
     return problems
 
 

@@ -72,6 +72,7 @@ def priced(
         purpose=terms.purpose,
         contract=terms.contract,
         policy=terms.policy,
+        work=terms.work,
         epsilon=terms.epsilon,
         delta=terms.delta,
         library=f"dp-accounting {version('dp-accounting')}",

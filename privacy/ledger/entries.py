@@ -26,6 +26,7 @@ MILLISECONDS_A_DAY = 86_400_000
 
 Account = Literal["training", "holdout"]
 ACCOUNTS: tuple[Account, ...] = ("training", "holdout")
+Work = Literal["training", "statistics"]
 Rid = Annotated[str, Field(pattern=r"^[0-9a-z][0-9a-z_-]{0,79}$")]
 Number = Annotated[int, Field(ge=0, le=1_000_000)]
 Count = Annotated[int, Field(ge=0, le=1_000_000_000)]
@@ -105,7 +106,8 @@ class ReserveData(Document):
 
     `charges` say what holds against the coordinator together with as many members as the study reckons with. `if_broken`,
     for studies whose vectors are added up in secret, says apart from it what would hold by one's own noise alone, an equal
-    share of the noise that the events name. The one is never added to the other.
+    share of the noise that the events name. The one is never added to the other. `work` says which of the policy's rules
+    the study falls under.
     """
 
     study: Text
@@ -120,6 +122,7 @@ class ReserveData(Document):
     if_broken: Annotated[
         tuple[BrokenClaim, ...] | None, Field(max_length=2, exclude_if=lambda value: value is None)
     ] = None
+    work: Annotated[Work, Field(exclude_if=lambda value: value == "training")] = "training"
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:

@@ -11,7 +11,7 @@ from federation.merkle import append
 from federation.note import parse_note
 from federation.signing import Signature, verify
 from privacy.cost import NOTHING
-from privacy.events import releases
+from privacy.events import SecureSum, SubsampledGaussian, releases
 from privacy.filter import Limits, check_fit
 from privacy.ledger.authority import check_approval, check_restore, standing
 from privacy.ledger.entries import (
@@ -26,16 +26,18 @@ from privacy.ledger.entries import (
     Release,
     Reservation,
     Reserve,
+    ReserveData,
     Restore,
     RestoreStatement,
     Rotate,
     Withdraw,
+    Work,
 )
 from privacy.ledger.plans import check_slot, open_plan, retire_plan
 from privacy.ledger.secrecy import check_secrecy
 from privacy.ledger.state import EPOCH, KeySince, State
 from privacy.ledger.succession import check_policy, holdouts_of
-from privacy.policy import Policy, StudyRule
+from privacy.policy import Policy, StatisticsRule, StudyRule
 
 
 def advance(state: State, body: Body, leaf: bytes, known: Known) -> State:
@@ -180,9 +182,10 @@ def _check_decision(state: State, body: Approve, known: Known) -> None:
     check_approval(state.policy, state.policy_digest, body.data, known.approvals)
 
 
-def rule_for(policy: Policy, contract: str, purpose: str) -> StudyRule | None:
+def rule_for(policy: Policy, contract: str, purpose: str, work: Work = "training") -> StudyRule | StatisticsRule | None:
     """Return the rule under which a study on a contract for a purpose falls, or None."""
-    return next((item for item in policy.studies if item.contract == contract and purpose in item.purposes), None)
+    rules: tuple[StudyRule | StatisticsRule, ...] = policy.statistics if work == "statistics" else policy.studies
+    return next((item for item in rules if item.contract == contract and purpose in item.purposes), None)
 
 
 def _reserve(state: State, body: Reserve, known: Known) -> State:
@@ -230,10 +233,11 @@ def _check_in_force(state: State, body: Reserve) -> Limits:
             "The terms are not those of a policy that is in force in the ledger.",
             "Activate the policy, then decide again.",
         )
-    rule = rule_for(policy, data.contract, data.purpose)
+    rule = rule_for(policy, data.contract, data.purpose, data.work)
     if rule is None or data.epsilon > rule.max_epsilon or data.delta > rule.max_delta:
         raise PolicyError("CSL-P401", "The study got more than the policy in force allows it.", "Decide again.")
     check_secrecy(policy, data)
+    _check_everybody(data)
     for charge in data.charges:
         if charge.releases > sum(map(releases, charge.events)):
             raise PolicyError(
@@ -244,10 +248,32 @@ def _check_in_force(state: State, body: Reserve) -> Limits:
     return limits
 
 
+def _check_everybody(data: ReserveData) -> None:
+    """Statistics count customers who train and customers who are held out alike: both accounts pay the same."""
+    if data.work != "statistics":
+        return
+    training, holdout = data.charge("training"), data.charge("holdout")
+    alike = (
+        training is not None
+        and holdout is not None
+        and (training.events, training.releases) == (holdout.events, holdout.releases)
+    )
+    events = [event for charge in data.charges for event in charge.events]
+    everybody = all(
+        isinstance(event, SubsampledGaussian | SecureSum) and event.sampling_rate == 1.0 for event in events
+    )
+    if not (alike and everybody):
+        raise PolicyError(
+            "CSL-P218",
+            "A statistics study counts everybody, and is not charged to both accounts alike, or as if it counted a sample.",
+            "Price the study anew.",
+        )
+
+
 def _check_approved(state: State, body: Reserve, known: Known) -> None:
     policy, digest = state.policy, state.policy_digest
     assert policy is not None and digest is not None
-    rule = rule_for(policy, body.data.contract, body.data.purpose)
+    rule = rule_for(policy, body.data.contract, body.data.purpose, body.data.work)
     assert rule is not None
     eyes = policy.approval.eyes if body.data.epsilon > rule.automatic_epsilon else 0
     found = standing(digest, eyes, known.approvals)

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from federation.document import parse_yaml
 from privacy.comparison import changes, grows
-from privacy.policy import Policy, SecureRule
+from privacy.policy import Policy, SecureRule, StatisticsRule
 
 TEXT = """
 institution: alder
@@ -281,3 +281,55 @@ def test_two_officers_sign_whatever_a_study_would_have_been_refused_for(n_min, c
     new = with_value(SECRET, ("secure",), RULE.model_copy(update={"n_min": n_min, "c": c, "local_noise_floor": floor}))
     looser = n_min < 6 or c < 2 or floor is None or floor > 3.0
     assert bool(grows(SECRET, new)) == looser
+
+
+COUNTING = StatisticsRule(
+    contract="shop", purposes=("marketing.churn",), max_epsilon=0.5, max_delta=1e-7, automatic_epsilon=0.1
+)
+OPEN = OLD.model_copy(
+    update={
+        "budget": OLD.budget.model_copy(update={"mode": "open", "slots": ()}),
+        "statistics": (COUNTING,),
+    }
+)
+COUNTED = {path: value for path, value in leaves(OPEN) if path[0] == "statistics"}
+
+
+@pytest.mark.parametrize("path", COUNTED, ids=named)
+@pytest.mark.parametrize("step", [1, -1])
+def test_no_field_of_a_rule_for_statistics_changes_unseen_or_without_words(path, step):
+    found = seen(with_value(OPEN, path, other(COUNTED[path], step)), OPEN)
+    assert found and all("tatistics on" in change.text and ".*." not in change.text for change in found)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        (("max_epsilon",), 0.6, "Statistics on shop: the largest epsilon of a study rises from 0.5 to 0.6."),
+        (("max_delta",), 2e-7, "Statistics on shop: the largest delta of a study rises from 1e-07 to 2e-07."),
+        (
+            ("automatic_epsilon",),
+            0.2,
+            "Statistics on shop: the largest epsilon that needs nobody's approval rises from 0.1 to 0.2.",
+        ),
+        (
+            ("purposes",),
+            ("marketing.churn", "marketing.return"),
+            "Statistics on shop: purpose marketing.return is new.",
+        ),
+        (("contract",), "bank", "The rule for statistics on bank is new."),
+    ],
+)
+def test_what_allows_more_statistics_needs_two_officers_and_less_one(path, value, words):
+    new = with_value(OPEN, ("statistics", 0, *path), value)
+    assert grows(OPEN, new) == (words,)
+    assert path == ("contract",) or grows(new, OPEN) == () != changes(new, OPEN)
+
+
+def test_a_first_rule_for_statistics_needs_two_officers_and_its_end_one():
+    without = OPEN.model_copy(update={"statistics": ()})
+    assert grows(without, OPEN) == ("The rule for statistics on shop is new.",)
+    assert [change.text for change in changes(OPEN, without)] == ["The rule for statistics on shop is gone."]
+    assert grows(OPEN, without) == ()
+    twice = OPEN.model_copy(update={"statistics": (COUNTING, COUNTING.model_copy(update={"contract": "bank"}))})
+    assert grows(OPEN, twice) == ("The rule for statistics on bank is new.",) and grows(twice, OPEN) == ()

@@ -96,3 +96,22 @@ def test_how_replies_are_added_up_is_said():
     assert "Shared noise is allowed" in text and "no floor is set" in text and "plain studies, and any" in text
     text = said(policy(aggregation="secure", secure=rule | {"noise": ["shared"], "local_noise_floor": 3.0}))
     assert "must still keep a study to epsilon 3 on each account" in text
+
+
+def test_what_is_said_of_statistics():
+    assert "Refused: statistics of every kind, every other purpose" in said(policy())
+    rule = {
+        "contract": "shop",
+        "purposes": ["marketing.churn"],
+        "max_epsilon": 0.5,
+        "max_delta": 1e-6,
+        "automatic_epsilon": 0.1,
+    }
+    text = said(policy(statistics=[rule]))
+    assert "Statistics on shop, for marketing.churn: counts and sums with noise, over all customers who agreed" in text
+    assert "so that both accounts pay; epsilon at most 0.5 and delta 1e-06 a study. Up to epsilon 0.1 a study" in text
+    limits = limits_of(policy())
+    many = int(studies_within(limits.period, 0.5, 1e-6, limits.filter))
+    assert (
+        f"about {many} statistics studies on shop fit into 30 days" in text and "statistics of every kind" not in text
+    )

@@ -153,3 +153,75 @@ def test_a_sum_over_as_many_as_there_are_lets_nobody_drop_out(members, words):
     names = ("alder", *(f"member_{number}" for number in range(members - 1)))
     texts = found(charter_of(members=names), secure=RULE)
     assert [words in text for text in texts] == ([True] if words else [])
+
+
+COUNTING = {
+    "contract": "shop",
+    "purposes": ["marketing.churn"],
+    "max_epsilon": 1.0,
+    "max_delta": 1e-6,
+    "automatic_epsilon": 0.0,
+}
+
+
+def counting(**changes):
+    return {"statistics": [COUNTING | changes]}
+
+
+def test_a_sound_rule_for_statistics_has_none():
+    assert found(**counting()) == [] == found(charter_of(), **counting())
+
+
+@pytest.mark.parametrize(
+    ("words", "changes"),
+    [
+        (
+            "one statistics study on shop at epsilon 11 promises",
+            {"budget__life__epsilon": 12.0, "budget__period__epsilon": 12.0} | counting(max_epsilon=11.0),
+        ),
+        ("one statistics study on shop at epsilon 2 may not fit into the budget", counting(max_epsilon=2.0)),
+        (
+            "delta 2e-06 is sound for at most 5000",
+            {"budget__period__delta": 2e-6, "budget__life__delta": 2e-6, "smallest_cohort": 5001}
+            | counting(max_delta=2e-6),
+        ),
+        ("every statistics study on shop is automatic: no person reads", counting(automatic_epsilon=1.0)),
+        ("everything is automatic", {"studies__0__automatic_epsilon": 1.0} | counting(automatic_epsilon=1.0)),
+    ],
+)
+def test_mistakes_in_a_rule_for_statistics(words, changes):
+    assert any(words in text for text in found(**changes)), found(**changes)
+
+
+def test_a_rule_for_statistics_alone_can_use_a_purpose_and_keep_a_person_in_the_loop():
+    purposes = [
+        {"id": "marketing.churn", "meaning": "Keep customers", "consent": "profiling"},
+        {"id": "reporting", "meaning": "Know who they are", "consent": "profiling"},
+    ]
+    assert any("reporting is in no rule" in text for text in found(purposes=purposes))
+    assert not any("in no rule" in text for text in found(purposes=purposes, **counting(purposes=["reporting"])))
+    automatic = {"studies__0__automatic_epsilon": 1.0}
+    assert any("everything is automatic" in text for text in found(**automatic))
+    assert not any("automatic" in text for text in found(**automatic, **counting()))
+
+
+def test_what_is_declared_is_compared_with_a_rule_for_statistics():
+    deltas = {"budget__period__delta": 2e-5, "budget__life__delta": 2e-5}
+    texts = found(charter_of(), **deltas, **counting(max_delta=2e-5))
+    assert any("delta 2e-05 for a statistics study is above" in text for text in texts)
+    assert not any("for a study is above" in text for text in texts)
+    assert any("no declaration for bank" in text for text in found(charter_of(), **counting(contract="bank")))
+    same = found(charter_of(), smallest_cohort=9_999, **counting())
+    assert len(same) == len(set(same)), "what is said of a contract is said once"
+
+
+def test_a_floor_is_compared_with_the_smallest_of_all_studies_and_shared_noise_with_the_largest():
+    rule = {"n_min": 3, "c": 0, "noise": ["local", "shared"], "local_noise_floor": 0.8}
+    assert any(
+        "not above the epsilon of a study (0.5)" in text
+        for text in found(secure=rule | {"local_noise_floor": 0.5}, **counting(max_epsilon=0.5))
+    )
+    assert not any("is not above" in text for text in found(secure=rule, **counting(max_epsilon=0.5)))
+    bare = {key: value for key, value in rule.items() if key != "local_noise_floor"}
+    larger = {"studies__0__max_epsilon": 0.5, "studies__0__automatic_epsilon": 0.1}
+    assert any("a study of epsilon 1 would be worth" in text for text in found(secure=bare, **larger, **counting()))
