@@ -26,6 +26,8 @@ from federation.messages import REFUSED
 logger = logging.getLogger("consilience.vault")
 ACTIONS = (
     "hello",
+    "measure",
+    "report",
     "offer",
     "model",
     "receipts",

@@ -64,7 +64,8 @@ def load_cohort(
         What the customers must have agreed to, by the name that node.yaml's consent gives it: to be learnt
         from, or to be contacted.
     want:
-        "learn": features before the as-of date and the label after it (or the table's labelled rows). "score": the
+        "learn": features before the as-of date and the label after it (or the table's labelled rows). "count": the same without
+        label and value, for statistics. "score": the
         newest features, without label (or the rows that the mapping names).
     excluded:
         Who withdrew (`client.withdrawal.Withdrawals.excluded`): they count as without consent, and no row of theirs is read.
@@ -105,7 +106,7 @@ def read_cohort(
             cohort = _from_table(session, mapping, contract, want, findings)
         else:
             cohort = _from_log(session, mapping, contract, declaration, want, findings)
-        if want == "learn":
+        if want != "score":
             findings.consented = agreed(session)
     _describe(cohort, contract, findings)
     if not len(cohort):

@@ -52,7 +52,7 @@ class LogRows:
 
 
 def window_of(declaration: Declaration, want: Want) -> Window | None:
-    """Return the days to read: the declared ones to learn, the newest complete window to score; None if undeclared."""
+    """Return the days to read: the declared ones to learn (or, without a label, to count), the newest to score; None if undeclared."""
     if declaration.as_of is None or declaration.window_days is None or declaration.horizon_days is None:
         return None
     reach = timedelta(days=declaration.horizon_days)
@@ -61,6 +61,8 @@ def window_of(declaration: Declaration, want: Want) -> Window | None:
         return Window(
             declaration.as_of - length, declaration.as_of, declaration.as_of + reach, declaration.horizon_days
         )
+    if want == "count":
+        return Window(declaration.as_of - length, declaration.as_of, declaration.as_of, declaration.horizon_days)
     cut = declaration.as_of + reach
     return Window(cut - length, cut, cut, declaration.horizon_days)
 

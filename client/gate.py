@@ -7,14 +7,17 @@ from client.config import NodeConfig
 from client.home import Home
 from client.inbox import Inbox, PendingStudy
 from client.pricing import broken_epsilon, events_of, price_study
-from client.studies import OpenStudy
+from client.statistics.pricing import price_statistics, statistics_broken, statistics_events
+from client.studies import Opened, OpenStatistics
 from federation.charter import Charter, Declaration
 from federation.contract import FeatureContract
 from federation.errors import IntegrityError, PolicyError
-from federation.messages import Grant, Offer
+from federation.messages import Grant, Offer, StatisticsGrant
+from federation.statistics import StatisticsSpec
 from federation.study import StudySpec
-from privacy.decision import Terms, decide
-from privacy.ledger import Ledger
+from privacy.decision import Terms, decide, decide_statistics
+from privacy.events import PrivacyEvent
+from privacy.ledger import Account, Ledger
 from privacy.ledger.authority import standing
 from privacy.ledger.rules import nothing_remains
 from privacy.ledger.secrecy import check_floor
@@ -43,7 +46,7 @@ class Gate:
             self._contracts[name] = self._home.contract(self._charter, name)
         return self._contracts[name]
 
-    def check_spec(self, spec: StudySpec) -> Declaration:
+    def check_spec(self, spec: StudySpec | StatisticsSpec) -> Declaration:
         """Check that a study belongs to this federation and that this member declared itself for its contract."""
         charter, draft = self._charter, spec.draft
         if (spec.federation, spec.charter) != (charter.federation, charter.digest()):
@@ -64,9 +67,11 @@ class Gate:
             )
         return declaration
 
-    def decide(self, spec: StudySpec) -> Terms:
+    def decide(self, spec: StudySpec | StatisticsSpec) -> Terms:
         """Return what the policy in force grants a study; the slot that it fills already counts as free for it."""
         state = self._ledger.state()
+        if isinstance(spec, StatisticsSpec):
+            return decide_statistics(_in_force(state), spec, self._charter, self._node.member, self._ledger.today())
         taken: tuple[str, ...] = ()
         if state.plan is not None:
             held = self._ledger.reservation(spec.digest())
@@ -114,11 +119,24 @@ class Gate:
         )
         return grant
 
+    def reserve_statistics(self, spec: StatisticsSpec, declaration: Declaration, terms: Terms) -> StatisticsGrant:
+        """Price a statistics study, set aside what it costs on both accounts, and return what is granted. Raises as `reserve`."""
+        grant = price_statistics(spec, self._node.member, declaration, terms)
+        self._ledger.reserve(
+            grant.study,
+            study=spec.draft.name,
+            charges=statistics_events(spec, grant),
+            releases={"training": spec.plan.rounds, "holdout": spec.plan.rounds},
+            terms=terms,
+            if_broken=statistics_broken(spec, grant),
+        )
+        return grant
+
     def admitted(self, rid: str) -> None:
         """Take a study that was granted out of the officers' inbox."""
         self._inbox.remove(rid)
 
-    def check_standing(self, study: OpenStudy) -> None:
+    def check_standing(self, study: Opened) -> None:
         """Check, before data are read, that the ledger holds this very grant open and that today's policy still allows it.
 
         The study's file only says what to look for: noise, rate and steps must be those that were reserved.
@@ -137,18 +155,19 @@ class Gate:
         held = self._ledger.reservation(study.rid)
         paid = held is not None and not held.closed and study.rid == spec.digest()
         events = {charge.account: charge.events for charge in held.data.charges} if held is not None else {}
-        if (
-            not paid
-            or events != events_of(grant, spec.secure)
-            or grant.epsilon > terms.epsilon
-            or grant.delta > terms.delta
-        ):
+        if not paid or events != _paid_for(study) or grant.epsilon > terms.epsilon or grant.delta > terms.delta:
             raise PolicyError(
                 "CSL-C524",
                 "The study is not reserved and open on the terms of its grant, or the policy now grants less.",
                 "Plan a new study.",
             )
         check_floor(held.data.if_broken if held is not None else None, terms.floor)
+
+
+def _paid_for(study: Opened) -> dict[Account, tuple[PrivacyEvent, ...]]:
+    if isinstance(study, OpenStatistics):
+        return statistics_events(study.spec, study.grant)
+    return events_of(study.grant, study.spec.secure)
 
 
 def _in_force(state: State) -> Policy:

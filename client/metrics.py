@@ -21,6 +21,8 @@ MESSAGE_TYPES = frozenset(
         "evaluate",
         "query.model",
         "query.receipts",
+        "query.measure",
+        "query.report",
         "query.head",
         "query.cosign",
         "query.cosigned",

@@ -11,6 +11,7 @@ It looks at what is released and at public inputs alone, and at a release only a
 tells no more than the reply would have told, and asking again gets the same refusal, never another draw.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,10 +22,12 @@ from client.gate import Gate
 from client.secure.asked import account_of
 from client.secure.last_look import ANOTHER, misfit
 from client.secure.store import Secrets
-from client.studies import OpenStudy, Studies
+from client.statistics.rounds import LARGEST_SUM, SUMS
+from client.studies import OpenStatistics, OpenStudy, Studies
 from client.workroom import COUNT_LIMIT
 from federation.document import Document
 from federation.errors import ConsilienceError
+from federation.measures import dimension_of
 from federation.messages import (
     RECORD,
     Acknowledged,
@@ -44,6 +47,11 @@ from federation.messages import (
     Offer,
     Receipts,
     Refusal,
+    ReportDelivery,
+    ReportReceipt,
+    StatisticsGrant,
+    StatisticsRelease,
+    StatisticsRequest,
     Tensors,
     TrainRelease,
     TrainRequest,
@@ -69,6 +77,7 @@ from federation.secure import (
     SumReadies,
     SumRequest,
 )
+from federation.statistics import StatisticsSpec
 from privacy.dp_optimizer import grid_of
 from privacy.ledger import Account
 
@@ -87,6 +96,8 @@ class Rule:
 RULES: dict[str, Rule] = {
     "query.hello": Rule(Hello, Identity, {"charter": "charter", "nonce": "nonce"}),
     "query.offer": Rule(Offer, Grant, {}),
+    "query.measure": Rule(StatisticsRequest, StatisticsRelease, {"study": "study", "round": "round"}),
+    "query.report": Rule(ReportDelivery, ReportReceipt, {"study": "study", "report": "payload"}),
     "train": Rule(TrainRequest, TrainRelease, {"study": "study", "round": "round"}),
     "evaluate": Rule(EvaluateRequest, EvaluateRelease, {"study": "study"}),
     "query.model": Rule(ModelDelivery, ModelReceipt, {"study": "study", "card": "card", "model": "payload"}),
@@ -132,15 +143,22 @@ class Outgoing:
             CSL-C402, naming what is wrong, never a value.
         """
         rule = RULES[message_type]
-        header, payload = self._opened(reply, rule.reply)
         asked = claimed(request, rule.request)
+        statistics = isinstance(asked, Offer) and isinstance(asked.spec, StatisticsSpec)
+        header, payload = self._opened(reply, StatisticsGrant if statistics else rule.reply)
         said = {name: getattr(header, name) for name in rule.same}
         if said != {name: getattr(asked, other) for name, other in rule.same.items()}:
             raise _held_back(ANOTHER)
-        if isinstance(header, Grant) and isinstance(asked, Offer) and header.study != asked.spec.digest():
+        if (
+            isinstance(header, Grant | StatisticsGrant)
+            and isinstance(asked, Offer)
+            and header.study != asked.spec.digest()
+        ):
             raise _held_back("it grants another study than the one offered")
         if isinstance(asked, TrainRequest | EvaluateRequest):
             self._check_tensors(self._studies.find(asked.study), asked, payload)
+        if isinstance(asked, StatisticsRequest):
+            self._check_sums(self._studies.statistics(asked.study), asked, payload)
         wrong = misfit(self._studies, self._secrets, asked, header, payload)
         if wrong is not None:
             raise _held_back(wrong)
@@ -148,10 +166,10 @@ class Outgoing:
 
     def _account(self, asked: Document) -> Account | None:
         """Return the account that pays for the answer to a request; None where nothing is released by it."""
-        if isinstance(asked, TrainRequest):
+        if isinstance(asked, TrainRequest | StatisticsRequest):
             return "training"
         if isinstance(asked, SumAcks):
-            return account_of(self._studies.find(asked.study), asked.number)
+            return account_of(self._studies.opened(asked.study), asked.number)
         return "holdout" if isinstance(asked, EvaluateRequest) else None
 
     def check_refusal(self, reply: RecordDict) -> None:
@@ -179,18 +197,31 @@ class Outgoing:
             expected = {"counts": ((2, draft.evaluation.bins), "int64")}
         else:
             expected = tensor_shapes(draft.model, self._gate.contract(draft.contract))
-        try:
-            tensors = read_tensors(payload, expected)
-        except ConsilienceError as error:
-            raise _held_back(f"its tensors are not those of the study ({error.code})") from error
-        if dump_tensors(tensors) != payload:  # metadata, padding, another order: room for what nobody asked for
-            raise _held_back("its tensors are encoded in another way than releases are")
+        tensors = _tensors(payload, expected)
         if isinstance(asked, EvaluateRequest):
             counts = tensors["counts"]
             if counts.min() < -COUNT_LIMIT or counts.max() > COUNT_LIMIT:
                 raise _held_back("its counts are beyond their bound")
         elif draft.mode == "fedsgd" and not _on_grid(tensors, grid_of(asked.clip, study.grant.noise_multiplier)):
             raise _held_back("its sums do not lie on the grid of their noise")
+
+    def _check_sums(self, study: OpenStatistics, asked: StatisticsRequest, payload: bytes) -> None:
+        contract = self._gate.contract(study.spec.draft.contract)
+        sums = _tensors(payload, {SUMS: ((dimension_of(asked.measures, contract),), "int64")})[SUMS]
+        if (
+            max(int(sums.max(initial=0)), -int(sums.min(initial=0))) > 2.0 * LARGEST_SUM
+        ):  # the least int64 has no absolute value
+            raise _held_back("its sums are beyond their bound")
+
+
+def _tensors(payload: bytes, expected: Mapping[str, tuple[tuple[int, ...], str]]) -> Tensors:
+    try:
+        tensors = read_tensors(payload, expected)
+    except ConsilienceError as error:
+        raise _held_back(f"its tensors are not those of the study ({error.code})") from error
+    if dump_tensors(tensors) != payload:  # metadata, padding, another order: room for what nobody asked for
+        raise _held_back("its tensors are encoded in another way than releases are")
+    return tensors
 
 
 def _on_grid(tensors: Tensors, grid: float) -> bool:

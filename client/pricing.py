@@ -12,7 +12,7 @@ from federation.charter import Declaration
 from federation.contract import FeatureContract
 from federation.errors import IntegrityError, PolicyError
 from federation.messages import Grant, SecureGrant
-from federation.study import MlpModel, SecurePlan, StudySpec
+from federation.study import AdditiveModel, MlpModel, SecurePlan, StudySpec
 from privacy.accounting import (
     calibrate_histogram,
     calibrate_noise,
@@ -49,8 +49,10 @@ def price_study(
     PolicyError
         As `privacy.accounting.calibrate_noise`; CSL-C490 when rounding would take most of what one customer may change in a secure sum.
     DocumentError
-        CSL-P108 for a secure plan that has too little noise to be priced.
+        CSL-P108 for a secure plan that has too little noise to be priced; CSL-F420 or CSL-F421 for pairs that the contract cannot have.
     """
+    if isinstance(spec.draft.model, AdditiveModel):
+        Basis.of_model(contract, spec.draft.model)  # after the grant nothing may be refused that shows
     if spec.secure is not None:
         return _price_secure(spec, spec.secure, member, declaration, terms, contract)
     training, slot = spec.training, terms.slot
@@ -76,7 +78,7 @@ def dimension_of(spec: StudySpec, contract: FeatureContract) -> int:
     """
     model = spec.draft.model
     assert not isinstance(model, MlpModel)
-    return Basis.of(contract, model.kind).width + 1
+    return Basis.of_model(contract, model).width + 1
 
 
 def events_of(grant: Grant, plan: SecurePlan | None) -> dict[Account, tuple[PrivacyEvent, ...]]:
@@ -133,7 +135,7 @@ def _price_secure(
     contract: FeatureContract,
 ) -> Grant:
     training, dimension = spec.training, dimension_of(spec, contract)
-    sensitivity = _largest_part(plan, terms, training.sampling_rate, training.steps, dimension)
+    sensitivity = largest_part(plan, terms, training.sampling_rate, training.steps, dimension)
     if sensitivity < 2.0 * rounding_of(dimension):
         raise _too_coarse(f"rounding {dimension} integers would take half of what one customer may change in a sum")
     secure = SecureGrant(sensitivity=sensitivity, dimension=dimension, histogram_scale=_largest_scale(plan, terms))
@@ -152,7 +154,7 @@ def _price_secure(
     )
 
 
-def _largest_part(plan: SecurePlan, terms: Terms, sampling_rate: float, steps: int, dimension: int) -> float:
+def largest_part(plan: SecurePlan, terms: Terms, sampling_rate: float, steps: int, dimension: int) -> float:
     """Return by how much one customer may change sums, in grid units: within the terms by the noise that surely counts, and within the
     policy's floor, where it has one, by the own noise alone."""
 
@@ -171,7 +173,7 @@ def _largest_part(plan: SecurePlan, terms: Terms, sampling_rate: float, steps: i
 def _largest_scale(plan: SecurePlan, terms: Terms) -> int:
     """Return by which integer counts are multiplied at most. A smaller one has a price of its own, which the grid of the accounting may put
     a hair higher: it is looked at too."""
-    scale = math.floor(_largest_part(plan, terms, 1.0, 1, MOST_COUNTS))
+    scale = math.floor(largest_part(plan, terms, 1.0, 1, MOST_COUNTS))
     while scale >= 1:
         event = counts_of(plan, scale)
         floor_holds = terms.floor is None or epsilon_alone(event, terms.delta) <= terms.floor

@@ -33,36 +33,39 @@ FORMULAS = {
     # k
     "frequency": Formula("count(*)"),
     # sum of spending / k, in typical purchases
-    "monetary": Formula("sum(spent) / count(*) / {basket}"),
+    "monetary": Formula("sum(spent ORDER BY spent) / count(*) / {basket}"),
     # sum of spending, in typical purchases
-    "spend": Formula("sum(spent) / {basket}"),
+    "spend": Formula("sum(spent ORDER BY spent) / {basket}"),
     # (c - d_1) / W
     "tenure": Formula("max(age) / {window}"),
     # mean of d_i - d_(i-1), over W; missing for k = 1
     "gap_mean": Formula("avg(gap) / {window}"),
     # population standard deviation of the gaps over their mean; missing for k < 3
-    "gap_spread": Formula("CASE WHEN count(gap) >= 2 THEN stddev_pop(gap) / avg(gap) END"),
+    "gap_spread": Formula("CASE WHEN count(gap) >= 2 THEN stddev_pop(gap ORDER BY gap) / avg(gap) END"),
     # (c - d_k) / mean gap; missing for k = 1
     "overdue": Formula("min(age) / avg(gap)"),
     # mean over d_2..d_k of +1 when d_i lies in the later half of [d_1, c], else -1; missing for k = 1
     "trend": Formula("avg(CASE WHEN gap IS NULL THEN NULL WHEN 2 * age <= oldest THEN 1.0 ELSE -1.0 END)"),
     # largest category's spending over all categories'; missing where nothing was spent in a named category
-    "main_share": Formula("max(spent) / nullif(sum(spent), 0)", "shares"),
+    "main_share": Formula("max(spent) / nullif(sum(spent ORDER BY spent), 0)", "shares"),
     # number of distinct named categories
     "variety": Formula("count(*)", "shares"),
 }
-"""Contract column -> formula; each is computed in double precision. A new feature is a new entry."""
+"""Contract column -> formula; each is computed in double precision. A new feature is a new entry.
+
+Sums that may round are taken in the order of their values: in the order in which threads hand rows in, the last bits of one customer's
+features would depend on other people's rows and on timing, and privacy counts on their depending on her own rows alone."""
 
 _DAYS = """
     SELECT customer, spent,
         date_diff('day', day, {cut})::DOUBLE AS age,
         date_diff('day', lag(day) OVER own, day)::DOUBLE AS gap,
         date_diff('day', first_value(day) OVER own, {cut})::DOUBLE AS oldest
-    FROM (SELECT customer, day, sum(amount) AS spent FROM observed GROUP BY customer, day)
+    FROM (SELECT customer, day, sum(amount ORDER BY amount) AS spent FROM observed GROUP BY customer, day)
     WINDOW own AS (PARTITION BY customer ORDER BY day)"""
 
 _SHARES = """
-    SELECT customer, category, sum(amount) AS spent FROM observed
+    SELECT customer, category, sum(amount ORDER BY amount) AS spent FROM observed
     WHERE category IS NOT NULL GROUP BY customer, category"""
 
 
@@ -72,7 +75,7 @@ def feature_query(names: Sequence[str], cut: date, window_days: int, basket: flo
     It also returns `total_spent`, in the basket's unit. `names` must be keys of FORMULAS.
     """
     numbers = {"window": f"{float(window_days)!r}::DOUBLE", "basket": f"{float(basket)!r}::DOUBLE"}
-    by_relation: dict[str, list[str]] = {"days": ["sum(spent)::DOUBLE AS total_spent"], "shares": []}
+    by_relation: dict[str, list[str]] = {"days": ["sum(spent ORDER BY spent)::DOUBLE AS total_spent"], "shares": []}
     for name in names:
         formula = FORMULAS[name]
         by_relation[formula.relation].append(f"({formula.sql.format(**numbers)})::DOUBLE AS {name}")

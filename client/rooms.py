@@ -4,7 +4,8 @@ from client.config import NodeConfig
 from client.gate import Gate
 from client.home import Home
 from client.participation import consent_digest, record
-from client.studies import OpenStudy
+from client.statistics.room import CountingRoom
+from client.studies import Opened, OpenStatistics, OpenStudy
 from client.unlock import Keys
 from client.withdrawal import Withdrawals
 from client.workroom import Workroom
@@ -24,17 +25,30 @@ class Rooms:
         self._gate = gate
         self._charter = charter
         self._node = node
-        self._rooms: dict[str, tuple[str, Workroom]] = {}
+        self._rooms: dict[str, tuple[str, Workroom | CountingRoom]] = {}
 
     def __len__(self) -> int:
         return len(self._rooms)
 
     def held(self, rid: str) -> Workroom:
-        """Return the data that are held for a study; KeyError where none are."""
-        return self._rooms[rid][1]
+        """Return the data that are held for a study of training; KeyError where none are."""
+        room = self._rooms[rid][1]
+        assert isinstance(room, Workroom)
+        return room
 
     def of(self, study: OpenStudy) -> Workroom:
         """Return a study's data, read once; read anew when customers withdrew or the policy asks for another consent meanwhile."""
+        room = self._room(study)
+        assert isinstance(room, Workroom)
+        return room
+
+    def counting(self, study: OpenStatistics) -> CountingRoom:
+        """Return the customers of a statistics study, read as those of `of`."""
+        room = self._room(study)
+        assert isinstance(room, CountingRoom)
+        return room
+
+    def _room(self, study: Opened) -> Workroom | CountingRoom:
         withdrawn = Withdrawals.load(self._home, self._keys.store, self._ledger.state().withdrawn)
         consent = self._gate.policy().consent_for(study.spec.draft.purpose)
         wanted = f"{consent} {withdrawn.version}"
@@ -51,15 +65,23 @@ class Rooms:
         """Forget the data of a study, if they are held."""
         self._rooms.pop(rid, None)
 
-    def _read(self, study: OpenStudy, consent: str, withdrawn: Withdrawals) -> Workroom:
+    def _read(self, study: Opened, consent: str, withdrawn: Withdrawals) -> Workroom | CountingRoom:
         """Read a study's data, and write down who takes part (at home) and a salted digest of their consent (ledger)."""
         draft = study.spec.draft
         contract = self._gate.contract(draft.contract)
         declaration = self._charter.member(self._node.member).declaration(contract.name)
         assert declaration is not None
-        room = Workroom.read(self._node, contract, declaration, study, consent, self._keys.holdout, withdrawn.excluded)
+        room: Workroom | CountingRoom
+        if isinstance(study, OpenStatistics):
+            room = CountingRoom.read(self._node, contract, declaration, study, consent, withdrawn.excluded)
+            taking_part, held_out = room.ids, room.ids[:0]
+        else:
+            room = Workroom.read(
+                self._node, contract, declaration, study, consent, self._keys.holdout, withdrawn.excluded
+            )
+            taking_part, held_out = room.training_ids, room.heldout.ids
         room.note_fault(self._home.folder("studies"), study.rid)
-        record(self._home, self._keys.store, study.rid, room.training_ids, room.heldout.ids)
+        record(self._home, self._keys.store, study.rid, taking_part, held_out)
         digest = consent_digest(self._keys.store, room.consented)
         if not (held := self._ledger.reservation(study.rid)) or not held.closed:
             self._ledger.consent(study.rid, purpose=draft.purpose, consent=consent, digest=digest)

@@ -1,20 +1,14 @@
-"""How a vault answers the requests that read data: rounds of training, and the evaluation.
-
-The reply is kept before the ledger's release entry, and the entry stands before the bytes leave: a crash at any step neither loses a
-charge nor releases twice.
-"""
+"""How a vault answers the requests that read data: rounds of training, and the evaluation."""
 
 import numpy as np
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import RecordDict
 
 from client.gate import Gate
-from client.replies import Replies, kept, request_digest
+from client.releases import Paid, Releases
 from client.rooms import Rooms
 from client.secure.asked import check_edges
 from client.studies import OpenStudy, Studies
 from federation.contract import FeatureContract
-from federation.document import Document
 from federation.encoding import sha256_hex
 from federation.errors import IntegrityError, PolicyError
 from federation.messages import (
@@ -24,12 +18,11 @@ from federation.messages import (
     TrainRelease,
     TrainRequest,
     dump_tensors,
-    pack,
     read_tensors,
     unpack,
 )
 from federation.networks import tensor_shapes
-from privacy.ledger import Account, Ledger
+from privacy.ledger import Account
 from privacy.randomness import RandomSource
 
 MAX_WEIGHT = 1e6
@@ -41,9 +34,9 @@ class Rounds:
 
     Parameters
     ----------
-    coordinator, identity, member:
-        The key that requests must be signed by, the key that releases are signed with, and the institution's identifier.
-    ledger, gate, studies, replies, rooms:
+    coordinator, member:
+        The key that requests must be signed by, and the institution's identifier.
+    gate, studies, releases, rooms:
         The vault's.
     source:
         Where draws and noise come from.
@@ -52,23 +45,19 @@ class Rounds:
     def __init__(
         self,
         coordinator: str,
-        identity: Ed25519PrivateKey,
         member: str,
         *,
-        ledger: Ledger,
         gate: Gate,
         studies: Studies,
-        replies: Replies,
+        releases: Releases,
         rooms: Rooms,
         source: RandomSource,
     ) -> None:
         self._coordinator = coordinator
-        self._identity = identity
         self._member = member
-        self._ledger = ledger
         self._gate = gate
         self._studies = studies
-        self._replies = replies
+        self._releases = releases
         self._rooms = rooms
         self._source = source
 
@@ -96,13 +85,14 @@ class Rounds:
                 "CSL-C512", f"Round {header.round} is beyond the study's plan.", "Stop at the last planned round."
             )
         weights = self.weights(study, payload)
-        again = self._again(study, header.round, "training", request)
+        paid = _paid(study, header.round, "training")
+        again = self._releases.again(study.rid, [paid], request)
         if again is not None:
             return again
         self._gate.check_standing(study)
         content = dump_tensors(self._rooms.of(study).train(study, header, weights, self._source))
         release = TrainRelease(study=study.rid, member=self._member, round=header.round, payload=sha256_hex(content))
-        return self._release(study, header.round, "training", request, release, content)
+        return self._releases.make(study.rid, [paid], request, release, content)
 
     def evaluate(self, request: RecordDict) -> RecordDict:
         """Answer `evaluate`: the score histograms, once for a study. Raises CSL-C513 and as `train`."""
@@ -110,14 +100,14 @@ class Rounds:
         study, edges = self._plain(header.study), header.edges
         check_edges(study, edges)
         weights = self.weights(study, payload)
-        number = study.evaluation_number
-        again = self._again(study, number, "holdout", request)
+        paid = _paid(study, study.evaluation_number, "holdout")
+        again = self._releases.again(study.rid, [paid], request)
         if again is not None:
             return again
         self._gate.check_standing(study)
         content = dump_tensors(self._rooms.of(study).histogram(study, weights, edges, self._source))
         release = EvaluateRelease(study=study.rid, member=self._member, payload=sha256_hex(content))
-        return self._release(study, number, "holdout", request, release, content)
+        return self._releases.make(study.rid, [paid], request, release, content)
 
     def weights(self, study: OpenStudy, payload: bytes) -> Tensors:
         """Parse weights by name, shape and dtype; refuse NaN, infinity and weights beyond any sensible bound (CSL-C514)."""
@@ -134,41 +124,13 @@ class Rounds:
             )
         return study
 
-    def _again(self, study: OpenStudy, number: int, account: Account, request: RecordDict) -> RecordDict | None:
-        """Return the kept reply to this very request; finish its ledger entry when a crash came between the two."""
-        known = self._replies.find(study.rid, number)
-        if known is None:
-            if self._ledger.has_release(study.rid, number):
-                raise PolicyError(
-                    "CSL-C515", f"Release {number} was made, and its reply is lost.", "Go on with the next round."
-                )
-            return None
-        if known.request != request_digest(request):
-            raise PolicyError(
-                "CSL-C516",
-                f"Release {number} was asked for before, with other content.",
-                "Repeat the first request exactly.",
-            )
-        self._note_release(study, number, account, known.payload)
-        return known.records()
 
-    def _release(
-        self, study: OpenStudy, number: int, account: Account, request: RecordDict, header: Document, payload: bytes
-    ) -> RecordDict:
-        """Keep the reply, write the ledger's release entry, and only then let the bytes leave."""
-        reply = pack(self._identity, header, payload)
-        self._replies.keep(study.rid, number, kept(request, reply))
-        self._note_release(study, number, account, payload)
-        return reply
-
-    def _note_release(self, study: OpenStudy, number: int, account: Account, payload: bytes) -> None:
-        what = {
-            "training": f"round {number} of {study.spec.training.rounds}",
-            "holdout": "score histograms of held-out customers",
-        }
-        self._ledger.release(
-            study.rid, number, account, what=what[account], sha256=sha256_hex(payload), size=len(payload)
-        )
+def _paid(study: OpenStudy, number: int, account: Account) -> Paid:
+    what = {
+        "training": f"round {number} of {study.spec.training.rounds}",
+        "holdout": "score histograms of held-out customers",
+    }
+    return Paid(number, account, what[account])
 
 
 def parse_weights(contract: FeatureContract, study: OpenStudy, payload: bytes) -> Tensors:

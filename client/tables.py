@@ -17,7 +17,7 @@ from client.units import factor
 from client.validation import Findings
 from federation.contract import CategoricalColumn, Column, FeatureContract, NumericColumn
 
-Want = Literal["learn", "score"]
+Want = Literal["learn", "count", "score"]
 AnyArray = np.ndarray[Any, Any]
 Arrays = dict[str, AnyArray]
 
@@ -86,7 +86,7 @@ def own_columns(mapping: TableMapping, want: Want) -> list[str]:
         needed.append(mapping.label.column)
     if mapping.position is not None and (want == "learn" or _from_position(mapping, want) is not None):
         needed.append(mapping.position)
-    if mapping.value is not None:
+    if mapping.value is not None and want != "count":
         needed.append(mapping.value.column)
     return needed
 
@@ -158,7 +158,7 @@ def _expressions(relation: Relation, mapping: TableMapping, contract: FeatureCon
         parsed["label"] = sql.flag(fields[mapping.label.column], mapping.label.yes, mapping.label.no)
     if mapping.position is not None and mapping.position in fields:
         parsed["position"] = sql.whole(fields[mapping.position])
-    if mapping.value is not None:
+    if mapping.value is not None and want != "count":
         parsed["value"] = sql.number(fields[mapping.value.column])
     return parsed
 

@@ -18,38 +18,35 @@ from typing import Self
 from flwr.app import RecordDict
 
 from client.config import load_node
-from client.decisions import decision_file
-from client.finish import Finish
+from client.endings import Endings, purge_due
 from client.gate import Gate
 from client.home import Home, check_unlocked
 from client.ledger_file import LedgerFile
 from client.outgoing import Outgoing
 from client.refusals import Refusals
+from client.releases import Releases
 from client.replies import Replies, kept
-from client.retention import VAULT, erase_secrets, purge
 from client.rooms import Rooms
 from client.rounds import Rounds
 from client.secure.calls import sum_answerers
 from client.secure.store import FOLDER, Secrets
-from client.studies import OpenStudy, Studies
+from client.statistics.rounds import StatisticsRounds
+from client.studies import Opened, OpenStatistics, OpenStudy, Studies
 from client.throttle import Throttle
 from client.unlock import Keys
 from client.witness import Witness
 from federation.errors import ConsilienceError, IntegrityError, PolicyError, StorageError
 from federation.logs import where
 from federation.messages import (
-    Acknowledged,
     Hello,
     Identity,
-    ModelDelivery,
-    ModelReceipt,
     Offer,
-    Receipts,
     Refusal,
     pack,
     unpack,
 )
 from federation.signing import public_hex, verify
+from federation.statistics import StatisticsSpec
 from federation.study import CONTEXT
 from privacy.ledger import Account, Ledger
 from privacy.randomness import RandomSource, SystemSource, require_system
@@ -131,14 +128,22 @@ class Vault:
             )
         ledger.check_holdout_key(keys.holdout)
         self._rooms = Rooms(home, keys, ledger, self._gate, self._charter, self._node)
+        releases = Releases(keys.identity, ledger, self._replies)
         self._rounds = Rounds(
             self._charter.coordinator_key,
-            keys.identity,
             self.member,
-            ledger=ledger,
             gate=self._gate,
             studies=self._studies,
-            replies=self._replies,
+            releases=releases,
+            rooms=self._rooms,
+            source=source,
+        )
+        statistics = StatisticsRounds(
+            self._charter.coordinator_key,
+            self.member,
+            gate=self._gate,
+            studies=self._studies,
+            releases=releases,
             rooms=self._rooms,
             source=source,
         )
@@ -146,13 +151,25 @@ class Vault:
         self._outgoing = Outgoing(self.member, public_hex(keys.identity), self._studies, self._gate, self._secrets)
         self._witness = Witness(home, ledger, self._charter, keys.identity, self._node.member)
         self._witness.check_start()
+        endings = Endings(
+            home,
+            keys,
+            self._charter,
+            self._node,
+            ledger=ledger,
+            gate=self._gate,
+            studies=self._studies,
+            rooms=self._rooms,
+        )
         self._answerers: dict[str, Answerer] = {
             "query.hello": self._hello,
             "query.offer": self._offer,
             "train": self._rounds.train,
             "evaluate": self._rounds.evaluate,
-            "query.model": self._model,
-            "query.receipts": self._receipts,
+            "query.measure": statistics.measure,
+            "query.report": endings.report,
+            "query.model": endings.model,
+            "query.receipts": endings.receipts,
             "query.head": self._witness.head,
             "query.cosign": self._witness.cosign,
             "query.cosigned": self._witness.keep,
@@ -168,7 +185,7 @@ class Vault:
                 source=source,
             ),
         }
-        self._purge()
+        purge_due(home, ledger)
 
     @classmethod
     def open(
@@ -310,15 +327,6 @@ class Vault:
         self._ledger_file.check()
         self._witness.check_open()
 
-    def _purge(self) -> None:
-        """Delete what is older than the policy's retention allows; what cannot be deleted now is tried again next time."""
-        policy = self._ledger.policy()
-        try:
-            if policy is not None:
-                purge(self._home, policy.retention, self._ledger)
-        except ConsilienceError as error:
-            logger.error("what is past its time could not be deleted: %s", error)
-
     def _refuse(self, error: ConsilienceError, message_type: str) -> RecordDict:
         """Write a refusal down, or count it, and answer as to every other."""
         logger.warning("refused %.40r: %.*s", message_type, MOST_LOGGED, error)
@@ -364,55 +372,15 @@ class Vault:
         terms = self._gate.decide(offer.spec)
         self._gate.check_approved(offer, rid, terms)
         # First the ledger: an offer that it refuses leaves no file, and after a crash the same offer finds its reservation again.
-        grant = self._gate.reserve(offer.spec, declaration, terms)
-        reply = pack(self._keys.identity, grant)
-        self._studies.keep(OpenStudy(spec=offer.spec, grant=grant))
+        opened: Opened
+        if isinstance(offer.spec, StatisticsSpec):
+            opened = OpenStatistics(
+                spec=offer.spec, grant=self._gate.reserve_statistics(offer.spec, declaration, terms)
+            )
+        else:
+            opened = OpenStudy(spec=offer.spec, grant=self._gate.reserve(offer.spec, declaration, terms))
+        reply = pack(self._keys.identity, opened.grant)
+        self._studies.keep(opened)
         self._replies.keep(rid, 0, kept(request, reply))
         self._gate.admitted(rid)
         return reply
-
-    def _model(self, request: RecordDict) -> RecordDict:
-        header, payload = unpack(request, ModelDelivery, self._charter.coordinator_key)
-        study = self._reserved(header.study)
-        self._rounds.weights(study, payload)
-        self._finish(study).receive(header, payload)
-        receipt = ModelReceipt(study=study.rid, member=self.member, card=header.card, model=header.payload)
-        return pack(self._keys.identity, receipt)
-
-    def _receipts(self, request: RecordDict) -> RecordDict:
-        """Adopt the delivered model, or not: the answer is the same. A study that is over is decided on once: asked again, it must not
-        put an old model back in use."""
-        header, _ = unpack(request, Receipts, self._charter.coordinator_key)
-        study = self._reserved(header.study)
-        held = self._ledger.reservation(study.rid)
-        try:
-            if not (held is not None and held.closed and decision_file(self._home, study.rid).exists()):
-                room, policy = self._rooms.of(study), self._gate.policy()
-                self._finish(study).decide(header, room.heldout, policy.smallest_partners, policy.contact_consent)
-        except ConsilienceError as error:
-            logger.warning("study %s: no name list: %s", study.spec.draft.name, error)
-        except Exception as error:  # noqa: BLE001 - this depends on customers: whatever it is, the answer must not differ
-            logger.error("study %s: no name list: %s", study.spec.draft.name, where(error))
-        self._ledger.close(study.rid, "the study ended")
-        self._rooms.leave(study.rid)
-        erase_secrets(self._home, self._ledger, study.rid, actor=VAULT, role=VAULT)
-        self._purge()
-        return pack(self._keys.identity, Acknowledged(study=study.rid, member=self.member))
-
-    def _reserved(self, rid: str) -> OpenStudy:
-        """Return a study that was reserved, open or closed; a file alone, left by an offer that was refused, is none."""
-        if not self._ledger.has_reservation(rid):
-            raise PolicyError("CSL-C511", f"Study {rid[:12]} was not granted here.", "Offer the study first.")
-        return self._studies.find(rid)
-
-    def _finish(self, study: OpenStudy) -> Finish:
-        contract = self._gate.contract(study.spec.draft.contract)
-        return Finish(
-            self._home,
-            self._charter,
-            self._node,
-            contract,
-            study,
-            holdout_key=self._keys.holdout,
-            store_key=self._keys.store,
-        )

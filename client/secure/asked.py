@@ -5,19 +5,23 @@ offer is on the study's and the grant's terms, and that one customer changes the
 from collections.abc import Sequence
 
 from client.secure.granted import plan_of
-from client.studies import OpenStudy
+from client.statistics.asked import check_measures
+from client.studies import Opened, OpenStatistics, OpenStudy
+from federation.contract import FeatureContract
+from federation.encoding import sha256_hex
 from federation.errors import IntegrityError, PolicyError
-from federation.messages import EvaluateRequest, SecureGrant, TrainRequest
+from federation.messages import EvaluateRequest, SecureGrant, StatisticsRequest, TrainRequest
 from federation.secure import SumOffer, SumRequest, request_digest
 from federation.study import SecurePlan
 from privacy.ledger import Account
 from privacy.secure_aggregation.quantisation import sensitivity_of
 
 LABELS = 2
+NOTHING_BESIDE = sha256_hex(b"")
 
 
-def check_asked(study: OpenStudy, asked: SumRequest) -> None:
-    """Check one request for a sum against the study and its grant.
+def check_asked(study: Opened, asked: SumRequest, contract: FeatureContract) -> None:
+    """Check one request for a sum against the study, its grant and its contract.
 
     Raises
     ------
@@ -25,24 +29,45 @@ def check_asked(study: OpenStudy, asked: SumRequest) -> None:
         CSL-C472 when request and offer are not about the same, CSL-C474 for other terms than the study's.
     PolicyError
         CSL-C473 for a number beyond the plan, or of another kind of sum; CSL-C475 when one customer would change the sum by more than was
-        granted; CSL-C513 for score bins that are not the study's.
+        granted; CSL-C513 for score bins that are not the study's; as `client.statistics.asked.check_measures`.
     """
     offer, request = asked.offer, asked.asked
-    said = (request_digest(request), request.study, request.payload, offer.epoch)
+    beside = NOTHING_BESIDE if isinstance(request, StatisticsRequest) else request.payload
+    said = (request_digest(request), request.study, beside, offer.epoch)
     if said != (offer.request, asked.study, asked.payload, study.rid):
         raise another_request()
+    if isinstance(request, StatisticsRequest) or isinstance(study, OpenStatistics):
+        _check_statistics(study, asked, contract)
+        return
     last = study.evaluation_number
     in_plan = offer.number == request.round < last if isinstance(request, TrainRequest) else offer.number == last
     if not in_plan:
-        raise PolicyError(
-            "CSL-C473",
-            f"Sum {offer.number} is beyond the study's plan, or of another kind.",
-            "Ask for the planned rounds, and then for the evaluation.",
-        )
+        raise _beyond(offer)
     _check_terms(offer, plan_of(study), dimension(study, offer.number))
     _check_change(offer, request, granted(study))
     if isinstance(request, EvaluateRequest):
         check_edges(study, request.edges)
+
+
+def _check_statistics(study: Opened, asked: SumRequest, contract: FeatureContract) -> None:
+    """Check a round of a statistics study: its measures, and that counts are not scaled once more."""
+    offer, request = asked.offer, asked.asked
+    if not isinstance(request, StatisticsRequest) or not isinstance(study, OpenStatistics):
+        raise _beyond(offer)
+    if offer.number != request.round or offer.number > study.spec.plan.rounds:
+        raise _beyond(offer)
+    dimension = check_measures(study, request, contract)
+    _check_terms(offer, plan_of(study), dimension)
+    if offer.scale != 1.0:
+        raise another_request()
+
+
+def _beyond(offer: SumOffer) -> PolicyError:
+    return PolicyError(
+        "CSL-C473",
+        f"Sum {offer.number} is beyond the study's plan, or of another kind.",
+        "Ask for the planned rounds, and then, of a study of training, for the evaluation.",
+    )
 
 
 def another_request() -> IntegrityError:
@@ -67,8 +92,10 @@ def dimension(study: OpenStudy, number: int) -> int:
     return counts if number == study.evaluation_number else granted(study).dimension
 
 
-def account_of(study: OpenStudy, number: int) -> Account:
-    """Return the account that pays for a study's sum of this number."""
+def account_of(study: Opened, number: int) -> Account:
+    """Return the account that pays for a study's sum of this number; of the two that pay for statistics, the first."""
+    if isinstance(study, OpenStatistics):
+        return "training"
     return "holdout" if number == study.evaluation_number else "training"
 
 

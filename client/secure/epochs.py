@@ -10,7 +10,7 @@ from flwr.app import RecordDict
 from client.gate import Gate
 from client.secure.granted import granted_study, roster_of
 from client.secure.store import Agreed, EpochState, Secrets
-from client.studies import OpenStudy, Studies
+from client.studies import Opened, Studies
 from federation.charter import Charter
 from federation.errors import IntegrityError, PolicyError
 from federation.messages import pack, unpack
@@ -148,14 +148,14 @@ class Epochs:
             raise _another("what the others sent is not what belongs here")
         return pack(self._identity, EpochReady(study=study.rid, member=self._member, keys=state.stage.secrets.keys))
 
-    def _at(self, study: OpenStudy, attempt: int) -> EpochState:
+    def _at(self, study: Opened, attempt: int) -> EpochState:
         state = self._secrets.epoch(study.rid)
         if state is None:
             raise _another("it was not begun")
         _check_attempt(state, attempt)
         return state
 
-    def _check_unused(self, study: OpenStudy) -> None:
+    def _check_unused(self, study: Opened) -> None:
         """Refuse to begin anew once a sum was asked for; the ledger remembers it where the secrets were lost."""
         held = self._ledger.reservation(study.rid)
         if self._secrets.numbers(study.rid) or (held is not None and any(held.released.values())):

@@ -3,14 +3,14 @@
 from collections.abc import Iterable
 
 from client.gate import Gate
-from client.studies import OpenStudy, Studies
+from client.studies import Opened, Studies
 from federation.charter import Charter
 from federation.errors import PolicyError
 from federation.study import SecurePlan
 from privacy.secure_aggregation.roster import Roster
 
 
-def granted_study(studies: Studies, gate: Gate, rid: str) -> OpenStudy:
+def granted_study(studies: Studies, gate: Gate, rid: str) -> Opened:
     """Return a study that was granted for secure sums, is open, and that today's policy still allows.
 
     Raises
@@ -18,13 +18,13 @@ def granted_study(studies: Studies, gate: Gate, rid: str) -> OpenStudy:
     PolicyError
         CSL-C511 for an unknown study, CSL-C471 for a plain one; as `Gate.check_standing`.
     """
-    study = studies.find(rid)
+    study = studies.opened(rid)
     plan_of(study)
     gate.check_standing(study)
     return study
 
 
-def plan_of(study: OpenStudy) -> SecurePlan:
+def plan_of(study: Opened) -> SecurePlan:
     """Return how a study's vectors are added up. Raises PolicyError CSL-C471 for a plain study."""
     if study.spec.secure is None:
         raise PolicyError(
@@ -35,7 +35,7 @@ def plan_of(study: OpenStudy) -> SecurePlan:
     return study.spec.secure
 
 
-def roster_of(charter: Charter, study: OpenStudy, names: Iterable[str]) -> Roster:
+def roster_of(charter: Charter, study: Opened, names: Iterable[str]) -> Roster:
     """Return the roster of those who take part, on the study's own terms.
 
     Raises

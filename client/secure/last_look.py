@@ -6,7 +6,7 @@ offer in what was kept of call 1.
 
 from client.secure.asked import dimension
 from client.secure.store import Secrets
-from client.studies import Studies
+from client.studies import Opened, OpenStatistics, Studies
 from federation.document import Document
 from federation.secure import (
     Ack,
@@ -47,6 +47,13 @@ def misfit(studies: Studies, secrets: Secrets, asked: Document, said: Document, 
     return None if fits else ANOTHER
 
 
+def _as_long(study: Opened, offered: int, sent: int, number: int) -> bool:
+    """Return whether a vector has as many integers as its sum: those of the study, and for statistics those of the checked offer."""
+    if isinstance(study, OpenStatistics):
+        return sent == offered <= study.spec.plan.dimension
+    return sent == dimension(study, number)
+
+
 def _reveal_misfit(asked: SumAcks, said: Reveal) -> str | None:
     survivors = {item.message.id for item in asked.acks}
     if {item.message.t for item in asked.acks} != {said.t} or said.id not in survivors:
@@ -57,9 +64,9 @@ def _reveal_misfit(asked: SumAcks, said: Reveal) -> str | None:
 
 
 def _masked_misfit(studies: Studies, secrets: Secrets, asked: SumReadies, said: Masked, payload: bytes) -> str | None:
-    kept, study = secrets.sum(asked.study, asked.number), studies.find(asked.study)
+    kept, study = secrets.sum(asked.study, asked.number), studies.opened(asked.study)
     if kept is None or said.t != transcript(kept.offer, [item.message for item in asked.readies]).hex():
         return ANOTHER
-    if said.d != dimension(study, asked.number) or len(payload) * 8 != said.d * said.w:
+    if not _as_long(study, kept.offer.d, said.d, asked.number) or len(payload) * 8 != said.d * said.w:
         return "its vector is longer or shorter than the sum"
     return None

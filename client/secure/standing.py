@@ -3,7 +3,7 @@
 from typing import Any
 
 from client.secure.store import Agreed, KeptSum, Secrets
-from client.studies import OpenStudy
+from client.studies import Opened, OpenStatistics
 from federation.study import SecurePlan
 from privacy.ledger.entries import Reservation
 from privacy.secure_aggregation.epoch import KeysMade
@@ -27,7 +27,7 @@ def terms_row(plan: SecurePlan) -> dict[str, Any]:
     }
 
 
-def standing_row(study: OpenStudy, plan: SecurePlan, held: Reservation | None, secrets: Secrets) -> dict[str, Any]:
+def standing_row(study: Opened, plan: SecurePlan, held: Reservation | None, secrets: Secrets) -> dict[str, Any]:
     """Return a granted study's terms and where it stands as a mapping.
 
     `epsilon_if_broken` holds by account what would be left if the masks broke, as the ledger states it; None in it: no epsilon that
@@ -57,7 +57,7 @@ def standing_row(study: OpenStudy, plan: SecurePlan, held: Reservation | None, s
     if last is not None:
         row["sum"] = {
             "number": last.offer.number,
-            "of": study.evaluation_number,
+            "of": study.spec.plan.rounds if isinstance(study, OpenStatistics) else study.evaluation_number,
             "stage": stage_of(last),
             "attempt": last.offer.attempt,
         }

@@ -16,15 +16,17 @@ from flwr.app import RecordDict
 from numpy.typing import NDArray
 
 from client.gate import Gate
+from client.releases import Paid
 from client.rooms import Rooms
 from client.rounds import parse_weights
 from client.secure.asked import account_of, another_request, check_asked
 from client.secure.granted import granted_study, roster_of
 from client.secure.store import NOTHING, Agreed, KeptSum, Secrets
-from client.studies import OpenStudy, Studies
+from client.statistics.rounds import paid_by
+from client.studies import Opened, OpenStatistics, Studies
 from federation.charter import Charter
 from federation.errors import IntegrityError, PolicyError
-from federation.messages import Tensors, TrainRequest, pack, unpack
+from federation.messages import StatisticsRequest, Tensors, TrainRequest, pack, unpack
 from federation.secure import SumAcks, SumHeaders, SumReadies, SumRequest
 from privacy.ledger import Ledger
 from privacy.randomness import RandomSource
@@ -94,8 +96,9 @@ class Sums:
         """Answer `query.sum`: the vector is made and kept. Raises as `client.secure.asked.check_asked`, and CSL-C514 for weights."""
         asked, payload = unpack(request, SumRequest, self._charter.coordinator_key)
         study, offer = granted_study(self._studies, self._gate, asked.study), asked.offer
-        check_asked(study, asked)
-        weights = parse_weights(self._gate.contract(study.spec.draft.contract), study, payload)
+        contract = self._gate.contract(study.spec.draft.contract)
+        check_asked(study, asked, contract)
+        weights = None if isinstance(study, OpenStatistics) else parse_weights(contract, study, payload)
         kept = self._unopened(study, offer.number)
         epoch, roster = self._agreed(study)
         if kept is not None and kept.asked != asked.asked.digest():
@@ -147,9 +150,13 @@ class Sums:
             raise _older_ledger(header.number)
         return pack(self._identity, state.statement)
 
-    def _vector(self, study: OpenStudy, asked: SumRequest, weights: Tensors, x_max: float) -> NDArray[np.int64]:
+    def _vector(self, study: Opened, asked: SumRequest, weights: Tensors | None, x_max: float) -> NDArray[np.int64]:
         """Return this institution's part of the sum, with its noise; a fault in the data leaves the noise alone."""
-        room, offer, request = self._rooms.of(study), asked.offer, asked.asked
+        offer, request = asked.offer, asked.asked
+        if isinstance(study, OpenStatistics) or isinstance(request, StatisticsRequest) or weights is None:
+            assert isinstance(study, OpenStatistics) and isinstance(request, StatisticsRequest)
+            return self._rooms.counting(study).vector(request, offer.share, self._source, x_max)
+        room = self._rooms.of(study)
         if isinstance(request, TrainRequest):
             return room.sum_vector(
                 study, request, weights, scale=offer.scale, x_max=x_max, share=offer.share, source=self._source
@@ -159,7 +166,7 @@ class Sums:
             study, weights, request.edges, scale=scale, x_max=x_max, share=offer.share, source=self._source
         )
 
-    def _agreed(self, study: OpenStudy) -> tuple[EpochSecrets, Roster]:
+    def _agreed(self, study: Opened) -> tuple[EpochSecrets, Roster]:
         """Return a study's pairwise keys, and those who have them."""
         state = self._secrets.epoch(study.rid)
         if state is None or not isinstance(state.stage, Agreed):
@@ -169,11 +176,11 @@ class Sums:
         epoch = state.stage.secrets
         return epoch, roster_of(self._charter, study, epoch.members)
 
-    def _begun(self, study: OpenStudy, number: int, attempt: int) -> KeptSum:
+    def _begun(self, study: Opened, number: int, attempt: int) -> KeptSum:
         """Return a sum that was asked for in this attempt, and that this institution has not opened."""
         return _in_attempt(self._unopened(study, number), number, attempt)
 
-    def _unopened(self, study: OpenStudy, number: int) -> KeptSum | None:
+    def _unopened(self, study: Opened, number: int) -> KeptSum | None:
         """Return where a sum stands before its reveal. Once the ledger says that it was opened it is spent, whatever the kept secrets
         say; and where only they say so, the ledger is an older copy."""
         if self._ledger.has_release(study.rid, number):
@@ -187,29 +194,44 @@ class Sums:
             raise _older_ledger(number)
         return kept
 
-    def _keep(self, study: OpenStudy, kept: KeptSum, state: MaskedState | AckedState) -> None:
+    def _keep(self, study: Opened, kept: KeptSum, state: MaskedState | AckedState) -> None:
         if state is not kept.state:
             self._secrets.keep_sum(study.rid, kept.offer.number, replace(kept, state=state))
 
-    def _note_release(self, study: OpenStudy, number: int, state: AckedState) -> None:
+    def _note_release(self, study: Opened, number: int, state: AckedState) -> None:
         """Write the ledger's release entry: the masked vector by its digest, and in words over whose vectors it is opened.
 
         The same entry again changes nothing, and another one under the number is refused: so the ledger itself holds a vault that runs
         on older secrets to the survivors that it acknowledged.
         """
-        account, offer, over = account_of(study, number), state.masked.ready.offer, state.statement.s
-        what = {
-            "training": f"round {number} of {study.spec.training.rounds}",
-            "holdout": "score histograms of held-out customers",
-        }
-        self._ledger.release(
-            study.rid,
+        offer, over = state.masked.ready.offer, state.statement.s
+        summed = f"masked, for the sum over {len(state.survivors)} institutions {over}"
+        for item in _entries(study, number):
+            self._ledger.release(
+                study.rid,
+                item.number,
+                item.account,
+                what=f"{item.what}, {summed}",
+                sha256=state.masked.y,
+                size=offer.d * offer.w // 8,
+            )
+
+
+def _entries(study: Opened, number: int) -> tuple[Paid, ...]:
+    """Return the ledger's entries of a sum."""
+    if isinstance(study, OpenStatistics):
+        return paid_by(study, number)
+    account = account_of(study, number)
+    return (
+        Paid(
             number,
             account,
-            what=f"{what[account]}, masked, for the sum over {len(state.survivors)} institutions {over}",
-            sha256=state.masked.y,
-            size=offer.d * offer.w // 8,
-        )
+            {
+                "training": f"round {number} of {study.spec.training.rounds}",
+                "holdout": "score histograms of held-out customers",
+            }[account],
+        ),
+    )
 
 
 def _in_attempt(kept: KeptSum | None, number: int, attempt: int) -> KeptSum:

@@ -7,8 +7,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load, save
 
-from client import rounds
 from client.outgoing import RULES
+from client.replies import kept
 from client.unlock import unlock
 from client.vault import Vault
 from client.workroom import COUNT_LIMIT, Workroom
@@ -25,6 +25,8 @@ from federation.messages import (
     ModelReceipt,
     NoteKept,
     Refusal,
+    ReportReceipt,
+    StatisticsRelease,
     TrainRelease,
     dump_tensors,
     pack,
@@ -112,6 +114,7 @@ def test_every_type_has_one_kind_of_reply(world):
             Cosignature,
             NoteKept,
         ),
+        *(StatisticsRelease, ReportReceipt),
         *(EpochKey, Exchanges, EpochReady, Ready, Masked, Ack, Reveal),
     }
     assert len(kinds_of) == len(set(kinds_of))
@@ -325,7 +328,7 @@ def test_a_kept_reply_that_was_exchanged_is_not_replayed(town):
     replies = vault._replies
     first, second = (replies.find(spec.digest(), number) for number in (1, 2))
     assert first is not None and second is not None
-    swapped = rounds.kept(town.train(spec, 1), second.records())
+    swapped = kept(town.train(spec, 1), second.records())
     assert swapped.request == first.request
     replies.keep(spec.digest(), 1, swapped)
     assert refused(town, town.vault().answer("train", town.train(spec, 1)))

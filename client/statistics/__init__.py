@@ -1,0 +1,1 @@
+"""What a vault counts for statistics studies."""
