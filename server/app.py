@@ -13,10 +13,10 @@ from flwr.serverapp import Grid, ServerApp
 
 from federation.errors import DocumentError
 from privacy.keys import passphrase_from_file
-from server.coordinator import run_study
 from server.events import Event, OnEvent
 from server.home import CoordinatorHome
 from server.office import ROSTER_SECONDS
+from server.running import run_any
 
 logger = logging.getLogger("consilience.coordinator")
 
@@ -38,7 +38,7 @@ def build_app(on_event: OnEvent = log_event) -> ServerApp:
         office = home.office(draft.contract, _passphrase(config), bool(config.get("allow-plain-key", False)))
         seconds = float(config.get("roster-seconds", ROSTER_SECONDS))
         patience = float(config.get("grant-seconds", 0.0))
-        run_study(grid, draft, office, on_event=on_event, roster_seconds=seconds, grant_seconds=patience)
+        run_any(grid, draft, office, on_event=on_event, roster_seconds=seconds, grant_seconds=patience)
 
     return server_app
 

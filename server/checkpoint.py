@@ -6,7 +6,7 @@ rest of it and of the tensors, so that a damaged file is noticed. It is replaced
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,7 +63,13 @@ class Epoch(Document):
     members: tuple[Name, ...] = ()
 
 
-class Progress(Document):
+class Kept(Document):
+    """What a checkpoint holds beside tensors; `sha256` is the digest of the rest of it and of the tensors."""
+
+    sha256: Hex32 | None = None
+
+
+class Progress(Kept):
     """How far a study has come: `stage` is the last step that is done, `round` the last round that is aggregated.
 
     `epoch` and `score_sum` belong to studies whose vectors are added up in secret; the encoding of others does not have them.
@@ -81,10 +87,12 @@ class Progress(Document):
     scores: tuple[Scores, ...] = ()
     epoch: Annotated[Epoch | None, Field(exclude_if=lambda value: value is None)] = None
     score_sum: Annotated[ScoreSum | None, Field(exclude_if=lambda value: value is None)] = None
-    sha256: Hex32 | None = None
 
 
-def save_checkpoint(path: Path, progress: Progress, tensors: Mapping[str, NDArray[np.float64]]) -> None:
+K = TypeVar("K", bound=Kept)
+
+
+def save_checkpoint(path: Path, progress: Kept, tensors: Mapping[str, NDArray[Any]]) -> None:
     """Replace the checkpoint; a reader sees the old one or the new one, whole. `tensors` are the course's, none before the grants.
 
     Raises
@@ -98,8 +106,8 @@ def save_checkpoint(path: Path, progress: Progress, tensors: Mapping[str, NDArra
     atomic_write(path, save(ordered, metadata={"progress": sealed.canonical().decode()}), mode=0o600)
 
 
-def load_checkpoint(path: Path) -> tuple[Progress, dict[str, NDArray[np.float64]]] | None:
-    """Return what a checkpoint holds, or None where there is none.
+def load_checkpoint(path: Path, kind: type[K]) -> tuple[K, dict[str, NDArray[Any]]] | None:
+    """Return what a checkpoint of this kind holds, or None where there is none.
 
     Raises
     ------
@@ -110,7 +118,7 @@ def load_checkpoint(path: Path) -> tuple[Progress, dict[str, NDArray[np.float64]
         return None
     try:
         with safe_open(path, framework="numpy") as handle:
-            progress = Progress.from_canonical((handle.metadata() or {})["progress"].encode())
+            progress = kind.from_canonical((handle.metadata() or {})["progress"].encode())
             tensors = {name: handle.get_tensor(name) for name in handle.keys()}
         if progress.sha256 != _seal(progress, tensors):
             raise ValueError("the digest differs")
@@ -119,7 +127,7 @@ def load_checkpoint(path: Path) -> tuple[Progress, dict[str, NDArray[np.float64]
         raise damaged(path) from error
 
 
-def _seal(progress: Progress, tensors: Mapping[str, NDArray[np.float64]]) -> str:
+def _seal(progress: Kept, tensors: Mapping[str, NDArray[Any]]) -> str:
     return sha256_hex(progress.model_copy(update={"sha256": None}).canonical() + dump_tensors(tensors))
 
 

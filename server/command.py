@@ -10,6 +10,7 @@ from server.card import render
 from server.desk import HomeOption, JsonOption
 from server.founding_command import certificate, charter, init
 from server.home import CoordinatorHome
+from server.query_command import query, reports
 from server.registry import PublishedModel, Registry
 from server.service_command import register
 from server.study_command import study
@@ -19,7 +20,8 @@ app = typer.Typer(
     help="For the coordinator: found a federation, run its service and its studies, look at the registry of models.\n\n"
     "Everything lies in one folder, the home, which --home or CONSILIENCE_COORDINATOR names. Begin with `init`, then `charter`. "
     "A study begins as a draft in YAML: purpose, feature contract, model, smallest number of partners. Everything else is derived "
-    "from what the charter declares, so there is nothing to tune: see `study`. `start` runs the service, and `doctor` says what is amiss.",
+    "from what the charter declares, so there is nothing to tune: see `study`. "
+    "Statistics are asked by `query`. `start` runs the service, and `doctor` says what is amiss.",
 )
 models = typer.Typer(
     no_args_is_help=True, help="The registry: one folder for each published model, with its signed card."
@@ -29,6 +31,8 @@ app.add_typer(certificate, name="certificate")
 app.add_typer(charter, name="charter")
 register(app)
 app.add_typer(study, name="study")
+app.command()(query)
+app.command()(reports)
 app.add_typer(models, name="models")
 
 

@@ -4,17 +4,17 @@ Every step can be repeated: a vault that has answered a request answers the same
 """
 
 import secrets
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import numpy as np
-from flwr.app import Message
+from flwr.app import RecordDict
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
 from federation.contract import FeatureContract
 from federation.encoding import sha256_hex
-from federation.errors import FederationError, StorageError
-from federation.messages import Grant, Offer, dump_tensors, pack
+from federation.errors import StorageError
+from federation.messages import Grant, dump_tensors
 from federation.study import StudyDraft, Training
 from privacy.secure_aggregation.roster import Roster
 from server.checkpoint import Attendance, Epoch, Progress, damaged, load_checkpoint, save_checkpoint
@@ -25,36 +25,26 @@ from server.edges import score_edges
 from server.events import (
     Delivered,
     Evaluated,
-    GrantsReceived,
-    LeftOut,
     OnEvent,
     Published,
     Resumed,
-    RosterSettled,
     RoundDone,
     RoundStarted,
-    SetUpDone,
     StudySigned,
     ignore,
 )
-from server.exchange import Answer, Clock, Failure, send, sort_replies
+from server.exchange import Clock, Failure
+from server.gathering import Gathering
 from server.grants import SignedGrant, accept_grant
 from server.office import ROSTER_SECONDS, Office
-from server.planning import check_draft, declared_sizes, least_partners, sign_study
-from server.publication import counted_members, make_card
+from server.planning import check_draft, declared_sizes, sign_study
+from server.publication import counted_members, make_card, noise_of
 from server.registry import PublishedModel, Registry
-from server.roster import RollCall
 from server.rounds import PlainRounds, Rounds
-from server.secure.calls import Line
 from server.secure.rounds import SecureRounds
-from server.secure.setup import SetUp, peers_of
-from server.secure.store import SumStore
 from server.secure.sums import SecureSums
 from server.strategy import StudyStrategy, partners_of
-from server.witness import WitnessDesk
 
-# Longer than a node whose SuperNode was killed stays away: the link counts the old one as on line for a minute.
-OFFER_PAUSE_SECONDS = 10.0
 Derive = Callable[[StudyDraft, Mapping[str, int], FeatureContract], Training]
 
 
@@ -108,11 +98,6 @@ def run_study(
     return run.finish()
 
 
-def _declined(answers: Mapping[str, SignedGrant | Failure]) -> list[str]:
-    """Return the members that declined in good form, and so may think better of it."""
-    return [member for member, item in sorted(answers.items()) if isinstance(item, Failure) and item.code == "CSL-S206"]
-
-
 class _Run:
     """One execution; `_progress` and the course are what the checkpoint holds."""
 
@@ -126,24 +111,19 @@ class _Run:
         clock: Clock,
         nonce: Callable[[], str],
     ) -> None:
-        self._grid = grid
+        self._all = Gathering(grid, draft, office, on_event, clock, nonce)
         self._draft = draft
         self._office = office
         self._derive = derive
         self._on_event = on_event
         self._clock = clock
-        self._nonce = nonce
-        self._path = office.checkpoints / f"{draft.name}.checkpoint"
-        self._sum_store = SumStore(office.checkpoints / f"{draft.name}.sum")
-        self._least = least_partners(draft)
-        self._desk = WitnessDesk(office.charter, office.key, office.witness)
-        self._nodes: dict[str, int] = {}
+        self._path = self._all.path
         self._progress: Progress
         self._course: Course | None = None
 
     def begin(self) -> None:
         """Load the checkpoint of this study, or plan and sign a new one."""
-        known = load_checkpoint(self._path)
+        known = load_checkpoint(self._path, Progress)
         if known is None:
             self._sign()
         else:
@@ -159,7 +139,12 @@ class _Run:
             return
         try:
             self._course = restore_course(
-                progress.spec, self._taking_part(), tensors, progress.round, progress.averaged
+                progress.spec,
+                self._taking_part(),
+                tensors,
+                progress.round,
+                progress.averaged,
+                self._office.contract,
             )
         except KeyError as error:
             raise damaged(self._path) from error
@@ -169,7 +154,7 @@ class _Run:
         check_draft(draft, office.charter, office.contract)
         sizes = declared_sizes(office.charter, draft.contract)
         training = self._derive(draft, sizes, office.contract)
-        signed = sign_study(draft, office.charter, office.contract, training, self._nonce(), office.key)
+        signed = sign_study(draft, office.charter, office.contract, training, self._all.nonce(), office.key)
         spec = signed.spec
         self._progress = Progress(spec=spec, signature=signed.signature, stage="signed")
         # Before the first offer: a vault that reserved budget for this study must be asked for no other when we are interrupted now.
@@ -191,28 +176,8 @@ class _Run:
 
     def assemble(self, seconds: float) -> None:
         """Wait for the members that take part: those who granted, if that is settled, else all who declare customers."""
-        spec = self._progress.spec
-        granted = [item.grant.member for item in self._progress.grants]
-        expected = granted or sorted(declared_sizes(self._office.charter, spec.draft.contract))
-        call = RollCall(
-            self._grid,
-            self._office.charter,
-            self._office.key,
-            self._nonce,
-            self._on_event,
-            self._clock,
-            self._desk.note,
-        )
-        self._nodes = call.wait(expected, seconds).nodes
-        present = tuple(sorted(self._nodes))
-        self._on_event(RosterSettled(present=present, missing=tuple(sorted(set(expected) - set(present)))))
-        able = set(present) & set(self._holders() or present)
-        if len(able) < self._least:
-            raise FederationError(
-                "CSL-S502",
-                f"{len(able)} members are connected; the study {self._draft.name} needs {self._least}.",
-                "Ask the missing institutions to start their nodes, and run the study again.",
-            )
+        granted = [item.member for item in self._progress.grants]
+        self._all.assemble(granted, self._holders(), seconds)
 
     def ask_grants(self, seconds: float) -> None:
         """Offer the study to everybody present, and keep the grants that fit.
@@ -222,41 +187,16 @@ class _Run:
         """
         if self._progress.stage != "signed":
             return
-        spec, start = self._progress.spec, self._clock.now()
-        found = self._offer(sorted(self._nodes))
-        while (refused := _declined(found)) and self._clock.now() - start < seconds:
-            self._clock.sleep(min(OFFER_PAUSE_SECONDS, seconds))
-            found |= self._offer(refused)
-        grants = [grant for _, grant in sorted(found.items()) if isinstance(grant, SignedGrant)]
-        declined = [member for member, grant in sorted(found.items()) if isinstance(grant, Failure)]
-        for member in declined:
-            failure = found[member]
-            assert isinstance(failure, Failure)
-            self._on_event(LeftOut("offer", 0, member, failure.code, failure.reason))
-        names = tuple(item.grant.member for item in grants)
-        self._on_event(GrantsReceived(names, tuple(item.grant.epsilon for item in grants), tuple(declined)))
-        if len(grants) < self._least:
-            raise FederationError(
-                "CSL-S503",
-                f"{len(grants)} members granted the study {self._draft.name}; it needs {self._least}.",
-                "Ask the others for their reason: it stands in their own ledger. Where officers had to approve first, run the study "
-                "again once they have.",
-            )
-        self._course = start_course(spec, {item.grant.member: item.grant for item in grants}, self._office.contract)
-        self._advance(
-            stage="granted", grants=tuple(grants), attendance=tuple(Attendance(member=name, rounds=0) for name in names)
-        )
+        spec, office = self._progress.spec, self._office
+        dimension = None if spec.secure is None else dimension_of(spec.draft.model, office.contract)
 
-    def _offer(self, members: Sequence[str]) -> dict[str, SignedGrant | Failure]:
-        """Offer the study to some members, and return what each granted, or why nothing."""
-        spec, charter = self._progress.spec, self._office.charter
-        records = pack(self._office.key, Offer(spec=spec, spec_signature=self._progress.signature))
-        answers = self._ask({member: Message(records, self._nodes[member], "query.offer") for member in members})
-        dimension = None if spec.secure is None else dimension_of(spec.draft.model, self._office.contract)
-        return {
-            member: answer if isinstance(answer, Failure) else accept_grant(answer, member, spec, charter, dimension)
-            for member, answer in answers.items()
-        }
+        def accept(answer: RecordDict, member: str) -> SignedGrant | Failure:
+            return accept_grant(answer, member, spec, office.charter, dimension)
+
+        grants = self._all.collect_grants(spec, self._progress.signature, accept, seconds)
+        self._course = start_course(spec, {item.member: item.grant for item in grants}, office.contract)
+        attendance = tuple(Attendance(member=item.member, rounds=0) for item in grants)
+        self._advance(stage="granted", grants=tuple(grants), attendance=attendance)
 
     def train_and_evaluate(self) -> None:
         """Run the rounds that are left, each checkpointed before the next begins, and ask for score histograms of the finished model."""
@@ -271,10 +211,10 @@ class _Run:
     def _plain(self, course: Course) -> Rounds:
         """Return rounds in which each vault releases its own vector."""
         spec, office = self._progress.spec, self._office
-        partners = partners_of(office.charter, self._nodes, self._grants())
+        partners = partners_of(office.charter, self._all.nodes, self._grants())
         strategy = StudyStrategy(spec, office.key, partners, course, self._on_event)
         strategy.summary()
-        return PlainRounds(strategy, spec.training.rounds, self._send, self._grid)
+        return PlainRounds(strategy, spec.training.rounds, self._all.send, self._all.grid)
 
     def _secure(self) -> Rounds:
         """Return rounds in which the sum of the vectors alone is opened; the members agree on keys first, if they have not."""
@@ -284,26 +224,25 @@ class _Run:
             self._set_up()
         grants = self._taking_part()
         roster = Roster.of(office.charter, sorted(grants), plan.n_min, plan.c)
-        line = self._line(sorted(grants))
+        line = self._all.line(sorted(grants))
         sums = SecureSums(
-            spec.digest(), roster, plan.share, self._least, office.key, line, self._sum_store, self._on_event
+            spec.digest(), roster, plan.share, self._all.least, office.key, line, self._all.sum_store, self._on_event
         )
         return SecureRounds(spec, grants, sums, line)
 
     def _set_up(self) -> None:
-        spec, office, start = self._progress.spec, self._office, self._clock.now()
+        spec, office = self._progress.spec, self._office
         begun = 0 if self._progress.epoch is None else self._progress.epoch.attempt
-        set_up = SetUp(spec, office.charter, office.key, self._line(sorted(self._grants())), self._on_event)
-        done = set_up.run(begun, lambda attempt: self._advance(epoch=Epoch(attempt=attempt)))
-        self._progress = self._progress.model_copy(update={"epoch": done})
-        # Whoever was left out has no say in the clips of the others.
-        self._course = start_course(spec, self._taking_part(), office.contract)
-        self._save()
-        self._on_event(SetUpDone(done.members, done.attempt, self._clock.now() - start))
 
-    def _line(self, members: Sequence[str]) -> Line:
-        peers = peers_of(self._office.charter, self._nodes, members)
-        return Line(peers, self._send, self._draft.deadline_seconds, self._clock)
+        def settle(done: Epoch) -> None:
+            self._progress = self._progress.model_copy(update={"epoch": done})
+            # Whoever was left out has no say in the clips of the others.
+            self._course = start_course(spec, self._taking_part(), office.contract)
+            self._save()
+
+        self._all.set_up(
+            spec, sorted(self._grants()), begun, lambda attempt: self._advance(epoch=Epoch(attempt=attempt)), settle
+        )
 
     def _train_round(self, rounds: Rounds, number: int, last: int) -> None:
         assert self._course is not None
@@ -336,25 +275,26 @@ class _Run:
         """Publish the model, deliver it, pass the receipts on, drop the checkpoint, and have the vaults' ledgers witnessed."""
         assert self._course is not None
         model = self._course.model()
-        card = make_card(self._progress, self._office.charter, sha256_hex(dump_tensors(model)))
+        noise = noise_of(self._progress, self._course, self._office.contract)
+        card = make_card(self._progress, self._office.charter, sha256_hex(dump_tensors(model)), noise)
         auc = card.overall.auc
         self._on_event(Evaluated(counted_members(self._progress), auc.value, auc.population))
         published = Registry(self._office.registry).publish(card, model, self._office.key)
         self._on_event(Published(card.name, published.folder, card.model))
         recipients = [
             Recipient(member, node, self._office.charter.member(member).key)
-            for member, node in sorted(self._nodes.items())
+            for member, node in sorted(self._all.nodes.items())
             if member in self._grants()
         ]
         receipts = deliver(
-            published, recipients, self._office.key, self._send, self._draft.deadline_seconds, self._on_event
+            published, recipients, self._office.key, self._all.send, self._draft.deadline_seconds, self._on_event
         )
         wanted = (card.digest(), card.model)
         agreed = all((item.receipt.card, item.receipt.model) == wanted for item in receipts)
         self._on_event(Delivered(tuple(item.receipt.member for item in receipts), agreed))
         self._path.unlink(missing_ok=True)
-        self._sum_store.clear()
-        self._desk.run(self._nodes, self._ask, self._nonce, self._on_event)
+        self._all.sum_store.clear()
+        self._all.desk.run(self._all.nodes, self._all.ask, self._all.nonce, self._on_event)
         return published
 
     def _grants(self) -> dict[str, Grant]:
@@ -368,14 +308,6 @@ class _Run:
     def _holders(self) -> tuple[str, ...]:
         """Return the members that hold keys of a secure study; none before its set-up, or in another study."""
         return () if self._progress.epoch is None else self._progress.epoch.members
-
-    def _ask(self, messages: Mapping[str, Message]) -> dict[str, Answer]:
-        replies = self._send(list(messages.values()), ())
-        answers = sort_replies(list(messages.values()), replies, self._draft.deadline_seconds)
-        return {member: answers[message.metadata.dst_node_id] for member, message in messages.items()}
-
-    def _send(self, messages: list[Message], doubtful: Collection[int]) -> list[Message]:
-        return send(self._grid, messages, self._draft.deadline_seconds, doubtful, self._clock)
 
     def _advance(self, **changes: object) -> None:
         self._progress = self._progress.model_copy(update=changes)

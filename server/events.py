@@ -125,8 +125,17 @@ class Published:
 
 
 @dataclass(frozen=True)
+class Reported:
+    """The report of a statistics study is published; `digest` is that of its canonical form."""
+
+    name: str
+    path: Path
+    digest: str
+
+
+@dataclass(frozen=True)
 class Delivered:
-    """The members hold the model; `agreed` is False when receipts name different models."""
+    """The members hold the model (or report); `agreed` is False when receipts name different models."""
 
     receipts: tuple[str, ...]
     agreed: bool
@@ -155,6 +164,7 @@ Event = (
     | RoundDone
     | Evaluated
     | Published
+    | Reported
     | Delivered
     | Witnessed
 )

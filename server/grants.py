@@ -31,6 +31,16 @@ class SignedGrant(Document):
     grant: Grant
     signature: Signature
 
+    @property
+    def member(self) -> str:
+        """Who granted."""
+        return self.grant.member
+
+    @property
+    def epsilon(self) -> float:
+        """What was granted."""
+        return self.grant.epsilon
+
 
 def accept_grant(
     answer: RecordDict, member: str, spec: StudySpec, charter: Charter, dimension: int | None = None

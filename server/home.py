@@ -6,8 +6,8 @@ from pathlib import Path
 from federation.charter import Charter, SealedCharter, open_charter
 from federation.contract import FeatureContract
 from federation.document import load_yaml
+from federation.drafts import AnyDraft, load_draft
 from federation.errors import DocumentError, StorageError
-from federation.study import StudyDraft
 from privacy.keys import load_identity
 from server.config import CoordinatorConfig, load_coordinator
 from server.office import Office
@@ -106,6 +106,11 @@ class CoordinatorHome:
         """The folder of published models."""
         return self.root / "registry"
 
+    @property
+    def reports(self) -> Path:
+        """The folder of statistics studies' reports."""
+        return self.root / "reports"
+
     def config(self) -> CoordinatorConfig:
         """Read coordinator.yaml. Raises DocumentError as `federation.document.load_yaml`."""
         return load_coordinator(self.config_file)
@@ -135,7 +140,7 @@ class CoordinatorHome:
         """Read a feature contract; planning compares it with the charter's pin."""
         return load_yaml(self.root / "contracts" / f"{name}.yaml", FeatureContract)
 
-    def draft(self, name: str) -> StudyDraft:
+    def draft(self, name: str) -> AnyDraft:
         """Read the draft `studies/<name>.yaml`.
 
         Raises
@@ -147,7 +152,7 @@ class CoordinatorHome:
             raise DocumentError(
                 "CSL-S104", f'"{name}" is not a name of a study.', "Give a file's name under studies, without .yaml."
             )
-        return load_yaml(self.root / "studies" / f"{name}.yaml", StudyDraft)
+        return load_draft(self.root / "studies" / f"{name}.yaml")
 
     def office(self, contract: str, passphrase: bytes | None = None, allow_plain: bool = False) -> Office:
         """Return what a study needs: charter, contract, key and folders; `privacy.keys.load_identity` says how the key is opened."""

@@ -31,6 +31,11 @@ class Office:
     registry: Path
     witness: Path
 
+    @property
+    def reports(self) -> Path:
+        """Where the reports of statistics studies lie: beside the registry."""
+        return self.registry.parent / "reports"
+
     def __post_init__(self) -> None:
         if public_hex(self.key) != self.charter.coordinator_key:
             raise IntegrityError(

@@ -2,12 +2,13 @@
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from federation.basis import model_problems
 from federation.charter import Charter
 from federation.contract import FeatureContract
 from federation.document import Document
 from federation.errors import DocumentError
 from federation.signing import Signature, sign
-from federation.study import CONTEXT, HashHoldout, PositionHoldout, SecurePlan, StudyDraft, StudySpec, Training
+from federation.study import CONTEXT, Draft, HashHoldout, PositionHoldout, SecurePlan, StudyDraft, StudySpec, Training
 
 # Fine enough that rounding is lost in the noise, and far from where sums of fifty members need words of 64 bits.
 SHARE = 16_384.0
@@ -46,15 +47,16 @@ def problems_of(draft: StudyDraft, charter: Charter, contract: FeatureContract) 
             f"n_min: a sum is opened over at least {draft.n_min} members, and {len(sizes)} declare customers for {draft.contract}"
         )
     problems += _holdout_problems(draft, charter, contract)
+    problems += model_problems(contract, draft.model)
     return problems
 
 
-def least_partners(draft: StudyDraft) -> int:
+def least_partners(draft: Draft) -> int:
     """Return how many members a study needs: `min_partners`, and for secure sums `n_min` where that is more."""
     return max(draft.min_partners, draft.n_min or 0)
 
 
-def plan_aggregation(draft: StudyDraft) -> SecurePlan | None:
+def plan_aggregation(draft: Draft) -> SecurePlan | None:
     """Return how a draft's vectors are added up in secret; None where each vault releases its own."""
     if draft.n_min is None or draft.c is None:
         return None

@@ -14,6 +14,7 @@ from server.events import (
     GrantsReceived,
     LeftOut,
     Published,
+    Reported,
     Resumed,
     RosterSettled,
     RoundDone,
@@ -35,7 +36,9 @@ Stage = Literal[
     "asking for grants",
     "agreeing on keys",
     "training",
+    "counting",
     "evaluating",
+    "reporting",
     "delivering",
     "witnessing",
 ]
@@ -58,7 +61,10 @@ class MemberStory:
 
 @dataclass
 class Story:
-    """A study as its journal tells it; a journal may hold several runs of it, and an earlier study of the same name."""
+    """A study as its journal tells it; a journal may hold several runs of it, and an earlier study of the same name.
+
+    `counts` says that it is one of statistics, which the events before its report do not tell.
+    """
 
     name: str = ""
     study: str = ""
@@ -79,8 +85,10 @@ class Story:
     )
     evaluated: Evaluated | None = None
     published: Published | None = None
+    reported: Reported | None = None
     delivered: Delivered | None = None
     witnessed: dict[str, Witnessed] = field(default_factory=dict)
+    counts: bool = False
     _invited: tuple[str, ...] = ()
     _roster: RosterSettled | None = None
     _epsilons: dict[str, float] = field(default_factory=dict)
@@ -104,6 +112,7 @@ class Story:
             RoundDone: self._done,
             Evaluated: self._scored,
             Published: self._filed,
+            Reported: self._reported,
             Delivered: self._brought,
             Witnessed: self._seen,
         }
@@ -147,6 +156,12 @@ class Story:
             witnesses=None if seen is None else len(seen.witnesses) if seen.returned else 0,
         )
 
+    def _at_work(self) -> Stage:
+        return "counting" if self.counts else "training"
+
+    def _after_rounds(self) -> Stage:
+        return "reporting" if self.counts else "evaluating"
+
     def _signed(self, _: datetime, event: StudySigned) -> None:
         self.name, self.study, self.rounds = event.name, event.study, event.rounds
         self._invited = event.members
@@ -162,14 +177,14 @@ class Story:
     def _settled(self, _: datetime, event: RosterSettled) -> None:
         self._roster = event
         if self._epsilons or self.safe_round:
-            self.stage = "training" if self.rounds_done < self.rounds else "evaluating"
+            self.stage = self._at_work() if self.rounds_done < self.rounds else self._after_rounds()
         else:
             self.stage = "asking for grants"
 
     def _granted(self, _: datetime, event: GrantsReceived) -> None:
         self._epsilons = dict(zip(event.granted, event.epsilons, strict=False))
         self._declined = frozenset(event.declined)
-        self.stage = "training"
+        self.stage = self._at_work()
 
     def _not_used(self, ts: datetime, event: LeftOut) -> None:
         self.left_out.append((ts, event))
@@ -181,7 +196,7 @@ class Story:
 
     def _agreed(self, _: datetime, event: SetUpDone) -> None:
         self.keys = event
-        self.stage = "training"
+        self.stage = self._at_work()
 
     def _again(self, ts: datetime, event: SumRepeated) -> None:
         self.repeated += 1
@@ -189,14 +204,14 @@ class Story:
 
     def _started(self, ts: datetime, event: RoundStarted) -> None:
         self.current = ts, event
-        self.stage = "training"
+        self.stage = self._at_work()
 
     def _done(self, _: datetime, event: RoundDone) -> None:
         self.done[event.round] = event
         self.bytes_sent += event.bytes_sent
         self.bytes_received += event.bytes_received
         self.current = None
-        self.stage = "evaluating" if event.round >= event.rounds else "training"
+        self.stage = self._after_rounds() if event.round >= event.rounds else self._at_work()
 
     def _scored(self, _: datetime, event: Evaluated) -> None:
         self.evaluated = event
@@ -204,6 +219,10 @@ class Story:
 
     def _filed(self, _: datetime, event: Published) -> None:
         self.published = event
+        self.stage = "delivering"
+
+    def _reported(self, _: datetime, event: Reported) -> None:
+        self.reported = event
         self.stage = "delivering"
 
     def _brought(self, _: datetime, event: Delivered) -> None:
@@ -217,6 +236,6 @@ class Story:
 def told(story: Story, line: JournalLine) -> Story:
     """Return the story with the journal's next line: a new one where the line begins another study under the same name."""
     if isinstance(line.event, StudySigned | Resumed) and story.study and line.event.study != story.study:
-        story = Story()
+        story = Story(counts=story.counts)
     story.take(line)
     return story

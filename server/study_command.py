@@ -1,40 +1,33 @@
 """`consilience coordinator study`: check and propose drafts, start, watch and stop studies, list them."""
 
 import json
-import re
-from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from federation.document import load_yaml
-from federation.errors import ConsilienceError, DocumentError, ExitCode, FederationError
-from federation.files import atomic_write
+from federation.drafts import AnyDraft, load_draft
+from federation.errors import DocumentError
 from federation.service_state import is_running
+from federation.statistics import StatisticsDraft
 from federation.study import SecurePlan, StudyDraft, Training
 from server.card import colluders
 from server.derivation import derive_training
 from server.desk import HERE, HomeOption, JsonOption, home_at, print_json
-from server.events import Delivered, Published
 from server.home import CoordinatorHome
-from server.journal import read_journal
 from server.office import ROSTER_SECONDS
 from server.planning import check_draft, declared_sizes, least_partners, plan_aggregation
-from server.registry import Registry
-from server.service.studies import StudyBook, StudyRecord
-from server.story import Story, told
-from server.watch import watch
+from server.service.studies import StudyBook
+from server.study_desk import keep_draft, want_study, watch_study
+from server.study_list import study_rows, study_table
 
 study = typer.Typer(
     no_args_is_help=True,
     help="Studies: what a person writes, the plan that follows from it, and how far each is.\n\n"
     "`propose` checks a draft and keeps it in the home, `start` says that it is wanted. The service (`coordinator start`) does the rest, "
-    "and goes on with it after every interruption, until it is finished or `stop` says otherwise.",
+    "and goes on with it after every interruption, until it is finished or `stop` says otherwise.\n\n"
+    "Statistics are checked and kept by `coordinator query`; `start`, `watch`, `stop` and `list` are for studies of both kinds.",
 )
 
 Name = Annotated[str, typer.Argument(help="The study's name, as in its draft.", show_default=False)]
@@ -55,7 +48,7 @@ def check(
     All problems are named at once, with line and key. With --home the draft is checked against charter and feature contract too, and
     the plan is derived from the declared sizes: rounds, and the share of customers that each round draws. Nothing is signed or sent.
     """
-    draft = load_yaml(file, StudyDraft)
+    draft = _training_draft(file)
     result: dict[str, Any] = {"study": draft.name, "purpose": draft.purpose, "valid": True}
     count = None
     if home is not None:
@@ -72,21 +65,9 @@ def propose(file: DraftFile, home: HomeOption = HERE, as_json: JsonOption = Fals
 
     Nothing is signed or sent: that begins with `study start`. A draft of the same name is replaced, unless its study is not finished.
     """
-    place, draft = home_at(home), load_yaml(file, StudyDraft)
+    place, draft = home_at(home), _training_draft(file)
     sizes, training = _plan(place, draft)
-    kept = place.root / "studies" / f"{draft.name}.yaml"
-    content = file.read_bytes()
-    if kept.exists() and kept.read_bytes() != content and _is_begun(place, draft.name):
-        raise FederationError(
-            "CSL-S805",
-            f"The study {draft.name} is not finished, and {file} is another draft than the one it was begun with.",
-            "Give the new draft another name; or stop the study and delete its file under checkpoints/, which gives it up.",
-        )
-    another = _differs(place, draft)
-    # the draft first: a crash in between then leaves a study that asks for --again, and not one that costs budget unasked
-    atomic_write(kept, content)
-    if another:
-        StudyBook(place.root).forget_delivered(draft.name)
+    kept = keep_draft(place, draft, file)
     result = {"study": draft.name, "members": sizes, "plan": training.model_dump(mode="json"), "file": str(kept)}
     result |= _secure_terms(draft, len(sizes))
     if as_json:
@@ -129,25 +110,21 @@ def start(
         raise DocumentError(
             "CSL-S803",
             f"studies/{name}.yaml is the draft of {draft.name}.",
-            f"Keep it by `study propose`, and start {draft.name}.",
+            f"Keep it by `study propose` or `query`, and start {draft.name}.",
         )
-    _plan(place, draft)
-    book = StudyBook(place.root)
-    known = book.read(name)
-    done = None if again else _finished_model(place, book, name)
-    if done is not None:
-        raise FederationError(
-            "CSL-S804",
-            f"The study {name} is finished: its model is {done}.",
-            "To learn anew, from today's data, add --again: every institution then pays from its budget once more.",
+    check_any(place, draft)
+    typer.echo(
+        want_study(
+            place,
+            name,
+            again=again,
+            keep_trying=keep_trying,
+            roster_seconds=roster_seconds,
+            grant_seconds=grant_seconds,
         )
-    runs_already = known is not None and known.wanted == "running" and not known.over
-    book.want(name, keep_trying=keep_trying, roster_seconds=roster_seconds, grant_seconds=grant_seconds)
-    typer.echo(f"{name}: {'is wanted already' if runs_already else 'wanted from now on'}.")
-    if not is_running(place.run):
-        typer.echo("The service does not run; it begins with this study at `consilience coordinator start`.")
+    )
     if follow:
-        _watch(place, name, as_json=False)
+        watch_study(place, name, as_json=False)
 
 
 @study.command("watch")
@@ -157,7 +134,7 @@ def watch_(name: Name, home: HomeOption = HERE, as_json: JsonOption = False) -> 
     It reads what the study wrote down, so that it can be begun and left (Ctrl-C) at any time without touching the study. It ends when the
     study does.
     """
-    _watch(home_at(home), name, as_json)
+    watch_study(home_at(home), name, as_json)
 
 
 @study.command("stop")
@@ -179,14 +156,43 @@ def stop(name: Name, home: HomeOption = HERE) -> None:
 def list_(home: HomeOption = HERE, as_json: JsonOption = False) -> None:
     """List the studies: how far each is, with how many members, since when, and why it is not running."""
     place = home_at(home)
-    book = StudyBook(place.root)
-    rows = [_row(place, book, name) for name in sorted({*_drafts(place), *book.names()})]
+    rows = study_rows(place)
     if as_json:
         print_json(rows)
     elif not rows:
-        typer.echo("No study is kept here yet. Begin with `consilience coordinator study propose FILE`.")
+        typer.echo(
+            "No study is kept here yet. Begin with `consilience coordinator study propose FILE`, or `consilience coordinator query FILE`."
+        )
     else:
-        Console().print(_table(rows))
+        Console().print(study_table(rows))
+
+
+def check_any(place: CoordinatorHome, draft: AnyDraft) -> None:
+    """Check a draft against charter and contract, whichever kind it is. Raises DocumentError CSL-S101."""
+    if isinstance(draft, StatisticsDraft):
+        from server.statistics.planning import check_statistics  # noqa: PLC0415 - half a second that only statistics need
+
+        check_statistics(draft, place.charter(), place.contract(draft.contract))
+    else:
+        _plan(place, draft)
+
+
+def _training_draft(file: Path) -> StudyDraft:
+    """Read a draft of training.
+
+    Raises
+    ------
+    DocumentError
+        CSL-S782 for a draft of statistics; as `federation.drafts.load_draft`.
+    """
+    draft = load_draft(file)
+    if isinstance(draft, StatisticsDraft):
+        raise DocumentError(
+            "CSL-S782",
+            f"{file} asks for statistics, and trains nothing.",
+            f"Give it to `consilience coordinator query {file}`; with --dry-run that shows cost and expected error, and keeps nothing.",
+        )
+    return draft
 
 
 def _plan(place: CoordinatorHome, draft: StudyDraft) -> tuple[dict[str, int], Training]:
@@ -248,132 +254,3 @@ def _secure_terms(draft: StudyDraft, members: int | None) -> dict[str, Any]:
     spare = None if members is None else members - least
     terms = {"noise": plan.noise, "n_min": plan.n_min, "c": plan.c, "least": least, "may_be_missing": spare}
     return {"secure": terms}
-
-
-def _is_begun(place: CoordinatorHome, name: str) -> bool:
-    record = StudyBook(place.root).read(name)
-    wanted = record is not None and record.wanted == "running"
-    return wanted or (place.root / "checkpoints" / f"{name}.checkpoint").exists()
-
-
-def _differs(place: CoordinatorHome, draft: StudyDraft) -> bool:
-    """Whether the draft kept under this name says something else; one that is gone or damaged says nothing."""
-    try:
-        return place.draft(draft.name) != draft
-    except DocumentError:
-        return False
-
-
-def _finished_model(place: CoordinatorHome, book: StudyBook, name: str) -> str | None:
-    """Return the model of a finished study; None where `start` begins a first one or goes on with one.
-
-    Where the record is lost and no checkpoint says that there is something to go on with, journal and registry tell.
-    """
-    known = book.read(name)
-    if known is not None:
-        return (known.delivered or "in the registry") if known.state == "finished" else None
-    if _is_begun(place, name):
-        return None
-    models = [
-        found for found in Registry(place.registry).names() if re.fullmatch(rf"{re.escape(name)}-[0-9a-f]{{12}}", found)
-    ]
-    return ", ".join(models) or _delivered_model(book.journal(name))
-
-
-def _delivered_model(path: Path) -> str | None:
-    """Return the last model that a journal says was delivered."""
-    published = delivered = None
-    for line in read_journal(path) if path.exists() else ():
-        if isinstance(line.event, Published):
-            published = line.event.name
-        elif isinstance(line.event, Delivered):
-            delivered = published or "no longer named"
-    return delivered
-
-
-def _drafts(place: CoordinatorHome) -> list[str]:
-    return [path.stem for path in (place.root / "studies").glob("*.yaml")]
-
-
-def _watch(place: CoordinatorHome, name: str, as_json: bool) -> None:
-    book = StudyBook(place.root)
-    if book.read(name) is None:
-        raise FederationError(
-            "CSL-S802", f"The study {name} was never started.", "See `coordinator study list` for its name."
-        )
-    # soft_wrap keeps a line whole where the output is a file
-    watch(book.journal(name), Console(soft_wrap=True), ended=_ended(place, book, name), as_json=as_json)
-    record = book.read(name)
-    if record is not None and record.state != "finished":
-        raise typer.Exit(int(ExitCode.FEDERATION))
-
-
-def _ended(place: CoordinatorHome, book: StudyBook, name: str) -> Callable[[], str | None]:
-    def ended() -> str | None:
-        record = book.read(name)
-        if record is None:
-            return "It is no longer known here."
-        if record.over:
-            return _sentence(record)
-        if not is_running(place.run):
-            return "The service does not run; `consilience coordinator start` goes on with this study."
-        return None
-
-    return ended
-
-
-def _sentence(record: StudyRecord) -> str:
-    code = f"{record.code}  " if record.code else ""
-    return f"{code}{record.state}: {record.reason}"
-
-
-def _row(place: CoordinatorHome, book: StudyBook, name: str) -> dict[str, Any]:
-    try:
-        record, story = book.read(name), _story(book.journal(name))
-    except ConsilienceError as error:
-        return _fields(name, "damaged", None, Story(), f"{error.code}  {error.cause}")
-    if record is None:
-        return _fields(name, "proposed", None, Story(), "")
-    stage = f" ({story.stage})" if record.state == "running" and story.study else ""
-    reason = "" if record.state in ("running", "starting") else " ".join(filter(None, (record.code, record.reason)))
-    return _fields(name, f"{record.state}{stage}", record.since, story, reason, record)
-
-
-def _fields(
-    name: str, state: str, since: float | None, story: Story, reason: str, record: StudyRecord | None = None
-) -> dict[str, Any]:
-    members = story.members()
-    moment = None if since is None else datetime.fromtimestamp(since, UTC).isoformat(timespec="seconds")
-    return {
-        "study": name,
-        "state": state,
-        "wanted": None if record is None else record.wanted,
-        "round": story.rounds_done,
-        "rounds": story.rounds,
-        "members": [item.member for item in members if item.present],
-        "granted": sum(item.epsilon is not None for item in members),
-        "since": moment,
-        "reason": reason,
-        "model": None if record is None else record.delivered,
-    }
-
-
-def _story(path: Path) -> Story:
-    story = Story()
-    if path.exists():
-        for line in read_journal(path):
-            story = told(story, line)
-    return story
-
-
-def _table(rows: list[dict[str, Any]]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for title in ("study", "state", "round", "members", "since (UTC)"):
-        table.add_column(title, no_wrap=title == "study")
-    table.add_column("why", overflow="fold")
-    for row in rows:
-        done = f"{row['round']}/{row['rounds']}" if row["rounds"] else ""
-        since = "" if row["since"] is None else row["since"].removesuffix("+00:00").replace("T", " ")
-        members = str(len(row["members"]) or "")
-        table.add_row(*(Text(text) for text in (row["study"], row["state"], done, members, since, row["reason"])))
-    return table

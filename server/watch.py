@@ -23,6 +23,7 @@ from server.events import (
     GrantsReceived,
     LeftOut,
     Published,
+    Reported,
     Resumed,
     RosterSettled,
     RoundDone,
@@ -56,6 +57,7 @@ def watch(
     *,
     ended: Ended = no_longer,
     as_json: bool = False,
+    counts: bool = False,
     pause: float = PAUSE_SECONDS,
     sleep: Callable[[float], None] = time.sleep,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -72,19 +74,21 @@ def watch(
         Is asked at every look, `pause` seconds apart; what was written before is still shown.
     as_json:
         Pass the journal's lines on as they are.
+    counts:
+        The study is one of statistics, which counts and trains no model.
 
     Raises
     ------
     StorageError, IntegrityError
         CSL-S842, CSL-S841 when the journal cannot be read.
     """
-    story, tail = Story(), Tail(path)
+    story, tail = Story(counts=counts), Tail(path)
     with _screen(console, as_json, now) as screen:
         while True:
             over = ended()
             for line in tail.read():
                 story = told(story, line)
-                screen.line(line)
+                screen.line(line, story)
             screen.look(story, over)
             if over is not None:
                 return story
@@ -98,14 +102,14 @@ class _Screen(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
 
-    def line(self, line: JournalLine) -> None: ...
+    def line(self, line: JournalLine, story: Story) -> None: ...
 
     def look(self, story: Story, over: str | None) -> None: ...
 
 
 def _screen(console: Console, as_json: bool, now: Callable[[], datetime]) -> _Screen:
     if as_json:
-        return _Lines(console, JournalLine.as_json, say_end=False)
+        return _Lines(console, lambda line, _: line.as_json(), say_end=False)
     if console.is_terminal:
         return _Picture(console, now)
     return _Lines(console, _plain, say_end=True)
@@ -114,7 +118,7 @@ def _screen(console: Console, as_json: bool, now: Callable[[], datetime]) -> _Sc
 class _Lines:
     """One line for each event, whole however long."""
 
-    def __init__(self, console: Console, words: Callable[[JournalLine], str | None], *, say_end: bool) -> None:
+    def __init__(self, console: Console, words: Callable[[JournalLine, Story], str | None], *, say_end: bool) -> None:
         self._out = console.file
         self._words = words
         self._say_end = say_end
@@ -127,8 +131,8 @@ class _Lines:
     ) -> None:
         self._out.flush()
 
-    def line(self, line: JournalLine) -> None:
-        text = self._words(line)
+    def line(self, line: JournalLine, story: Story) -> None:
+        text = self._words(line, story)
         if text is not None:
             self._out.write(f"{text}\n")
 
@@ -154,20 +158,20 @@ class _Picture:
     ) -> None:
         self._live.stop()
 
-    def line(self, line: JournalLine) -> None:
+    def line(self, line: JournalLine, story: Story) -> None:
         pass
 
     def look(self, story: Story, over: str | None) -> None:
         self._live.update(picture(story, over, self._now()), refresh=True)
 
 
-def _plain(line: JournalLine) -> str | None:
-    text = words(line.event)
+def _plain(line: JournalLine, story: Story) -> str | None:
+    text = words(line.event, of_report=story.reported is not None)
     return None if text is None else f"{line.ts:%Y-%m-%d %H:%M:%S}Z  {text}"
 
 
-def words(event: Event) -> str | None:
-    """Return an event as one line for a person; None for one that the next says better."""
+def words(event: Event, *, of_report: bool = False) -> str | None:
+    """Return an event as one line for a person; None for one that the next says better. `of_report`: what is delivered is a report."""
     if isinstance(event, RoundStarted):
         return None
     sayers: dict[type[Event], Callable[..., str]] = {
@@ -183,15 +187,18 @@ def words(event: Event) -> str | None:
         SumRepeated: _again,
         RoundDone: _round,
         Evaluated: _evaluation,
+        Reported: lambda event: (
+            f"report {event.name} is published: {event.path}; `consilience coordinator reports {event.name}` shows it"
+        ),
         Published: lambda event: f"model {event.model[:12]} of {event.name} stands in the registry: {event.folder}",
-        Delivered: _delivery,
+        Delivered: _report_delivery if of_report else _delivery,
         Witnessed: _witnessed,
     }
     return sayers[type(event)](event)
 
 
 def _signed(event: StudySigned) -> str:
-    return f"study {event.name} signed: {event.study[:12]}, {event.rounds} rounds; invited: {', '.join(event.members) or 'nobody'}"
+    return f"study {event.name} signed: {event.study[:12]}, {_rounds(event.rounds)}; invited: {', '.join(event.members) or 'nobody'}"
 
 
 def _roster(event: RosterSettled) -> str:
@@ -238,6 +245,10 @@ def _delivery(event: Delivered) -> str:
     return f"model delivered to {', '.join(event.receipts) or 'nobody'}; {agreed}"
 
 
+def _report_delivery(event: Delivered) -> str:
+    return f"report delivered to {', '.join(event.receipts) or 'nobody'}"
+
+
 def _witnessed(event: Witnessed) -> str:
     by = ", ".join(("the coordinator", *event.witnesses))
     back = "" if event.returned else "; it did not take the witnessed head back"
@@ -253,9 +264,9 @@ def picture(story: Story, over: str | None, now: datetime) -> RenderableType:
     if members:
         parts.append(_table(members, story))
     parts += [Text(f"{ts:%H:%M:%S}Z  {words(event)}", style="yellow") for ts, event in story.left_out]
-    for event in (story.evaluated, story.published, story.delivered):
+    for event in (story.evaluated, story.published, story.reported, story.delivered):
         if event is not None:
-            parts.append(Text(words(event) or ""))
+            parts.append(Text(words(event, of_report=story.reported is not None) or ""))
     if over:
         parts.append(Text(over, style="bold"))
     return Group(*parts)
@@ -274,7 +285,7 @@ def _headline(story: Story, over: str | None) -> Text:
 def _bar(story: Story) -> RenderableType:
     row = Table.grid(padding=(0, 1))
     bar = ProgressBar(total=story.rounds, completed=story.rounds_done, width=_BAR)
-    row.add_row(bar, f"{story.rounds_done}/{story.rounds} rounds")
+    row.add_row(bar, f"{story.rounds_done}/{_rounds(story.rounds)}")
     return row
 
 
@@ -296,7 +307,8 @@ def _rounds_text(story: Story, now: datetime) -> Text:
 
 def _table(members: list[MemberStory], story: Story) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for name in ("member", "there", "ε", "answered", "left out", "model", "witnesses", "last reason"):
+    thing = "report" if story.counts else "model"
+    for name in ("member", "there", "ε", "answered", "left out", thing, "witnesses", "last reason"):
         table.add_column(name, overflow="fold")
     for item in members:
         table.add_row(
@@ -310,6 +322,10 @@ def _table(members: list[MemberStory], story: Story) -> Table:
             Text(item.last or _DASH, style="yellow" if item.last else ""),
         )
     return table
+
+
+def _rounds(number: int) -> str:
+    return "1 round" if number == 1 else f"{number} rounds"
 
 
 def _yes(value: bool | None) -> str:

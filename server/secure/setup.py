@@ -24,6 +24,7 @@ from federation.secure import (
     SignedEpochKey,
     SignedExchange,
 )
+from federation.statistics import StatisticsSpec
 from federation.study import StudySpec
 from privacy.secure_aggregation.derivation import digest_of
 from privacy.secure_aggregation.keys import check_key
@@ -46,7 +47,7 @@ class SetUp:
     """The set-up of one study with those that `line` reaches."""
 
     def __init__(
-        self, spec: StudySpec, charter: Charter, key: Ed25519PrivateKey, line: Line, on_event: OnEvent
+        self, spec: StudySpec | StatisticsSpec, charter: Charter, key: Ed25519PrivateKey, line: Line, on_event: OnEvent
     ) -> None:
         self._study = spec.digest()
         self._least = least_partners(spec.draft)

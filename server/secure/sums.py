@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from federation.document import Document
 from federation.encoding import sha256_hex
 from federation.errors import DocumentError, FederationError, IntegrityError, StorageError
-from federation.messages import EvaluateRequest, TrainRequest, pack, signature_of
+from federation.messages import EvaluateRequest, StatisticsRequest, TrainRequest, pack, signature_of
 from federation.secure import (
     Ack,
     Masked,
@@ -58,7 +58,7 @@ from server.secure.store import KeptSum, SumStore
 ATTEMPTS = 3
 _DEVIATIONS = 12.0
 
-Request = TrainRequest | EvaluateRequest
+Request = TrainRequest | EvaluateRequest | StatisticsRequest
 M = TypeVar("M", bound=Document)
 T = TypeVar("T")
 
@@ -269,6 +269,7 @@ class SecureSums:
                     signature=signature,
                     train=request if isinstance(request, TrainRequest) else None,
                     evaluate=request if isinstance(request, EvaluateRequest) else None,
+                    measure=request if isinstance(request, StatisticsRequest) else None,
                     payload=digest,
                 ),
                 payload,

@@ -19,17 +19,17 @@ from typing import Protocol
 
 from flwr.serverapp import Grid
 
+from federation.drafts import AnyDraft
 from federation.errors import ConsilienceError, DocumentError, ExitCode, FederationError, OfflineError
 from federation.flower.errors import LINK_ERRORS, explain
 from federation.flower.runs import ServerTask
 from federation.logs import log_event, setup_logs
-from federation.study import StudyDraft
-from server.coordinator import run_study
-from server.events import Delivered, Event, OnEvent, Published
+from server.events import Delivered, Event, OnEvent, Published, Reported
 from server.exchange import Clock
 from server.home import CoordinatorHome
 from server.journal import Journal
 from server.office import Office
+from server.running import run_any
 from server.service.reading import read_bytes
 from server.service.reconciler import TOO_FEW
 from server.service.studies import State, StudyBook, StudyRecord
@@ -108,7 +108,7 @@ class StudyProcess:
         *,
         stop: Stop | None = None,
         address: str = "",
-        run: Callable[..., object] = run_study,
+        run: Callable[..., object] = run_any,
     ) -> None:
         self._home = home
         self._name = name
@@ -125,7 +125,9 @@ class StudyProcess:
         try:
             task = self._open_task(self._stop.asked)
             self._work(task)
-            outcome = Outcome("finished", "the model is published and was offered to every member")
+            outcome = Outcome(
+                "finished", "what came of it is published, and was delivered to every member that answered"
+            )
         except Interrupted:
             outcome = self._interrupted()
         except LINK_ERRORS as error:
@@ -159,7 +161,7 @@ class StudyProcess:
             clock=Clock(self._stop.now, self._stop.sleep),
         )
 
-    def _open_office(self) -> tuple[Office, StudyDraft]:
+    def _open_office(self) -> tuple[Office, AnyDraft]:
         opener = find_opener(self._home)
         draft = self._home.draft(self._name)
         return self._home.office(draft.contract, opener.passphrase, opener.allow_plain), draft
@@ -170,7 +172,7 @@ class StudyProcess:
         def on_event(event: Event) -> None:
             journal(event)
             log_event(logger, type(event).__name__, study=self._name)
-            if isinstance(event, Published):
+            if isinstance(event, Published | Reported):
                 self._published = event.name
             elif isinstance(event, Delivered):
                 delivered = self._published or self._name

@@ -8,9 +8,9 @@ from flwr.app import RecordDict
 
 from federation.errors import FederationError
 from federation.messages import RECORD
-from server.coordinator import OFFER_PAUSE_SECONDS
 from server.events import GrantsReceived, Resumed
 from server.exchange import Clock
+from server.gathering import OFFER_PAUSE_SECONDS
 from tests.server.fakes import FakeFederation, FakeVault, refuse
 from tests.server.test_coordinator import left_out, run
 

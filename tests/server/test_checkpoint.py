@@ -37,16 +37,16 @@ def progress() -> Progress:
 def test_what_is_saved_comes_back_to_the_bit(tmp_path_factory: pytest.TempPathFactory, value: np.ndarray) -> None:
     path = tmp_path_factory.mktemp("c") / "spring.checkpoint"
     save_checkpoint(path, progress(), {"b/weights": value, "a": np.zeros(3)})
-    found, tensors = load_checkpoint(path)
+    found, tensors = load_checkpoint(path, Progress)
     assert found.model_copy(update={"sha256": None}) == progress()
     assert tensors["b/weights"].tobytes() == value.tobytes() and tensors["b/weights"].shape == value.shape
 
 
 def test_no_file_is_no_checkpoint_and_no_tensors_are_fine(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "x.checkpoint"
-    assert load_checkpoint(path) is None
+    assert load_checkpoint(path, Progress) is None
     save_checkpoint(path, progress(), {})
-    assert load_checkpoint(path)[1] == {}
+    assert load_checkpoint(path, Progress)[1] == {}
     assert path.stat().st_mode & 0o077 == 0
 
 
@@ -58,11 +58,11 @@ def test_every_damaged_byte_is_noticed(tmp_path: Path) -> None:
     for place in places:
         path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
         with pytest.raises(StorageError, match="CSL-S401"):
-            load_checkpoint(path)
+            load_checkpoint(path, Progress)
     for end in (0, 5, len(content) // 2, len(content) - 1):
         path.write_bytes(content[:end])
         with pytest.raises(StorageError, match="CSL-S401"):
-            load_checkpoint(path)
+            load_checkpoint(path, Progress)
 
 
 def test_a_plain_study_is_encoded_as_before_secure_ones_were_known(tmp_path: Path) -> None:
@@ -74,5 +74,5 @@ def test_a_plain_study_is_encoded_as_before_secure_ones_were_known(tmp_path: Pat
         }
     )
     save_checkpoint(tmp_path / "x.checkpoint", secure, {})
-    found, _ = load_checkpoint(tmp_path / "x.checkpoint")
+    found, _ = load_checkpoint(tmp_path / "x.checkpoint", Progress)
     assert (found.epoch, found.score_sum) == (secure.epoch, secure.score_sum)

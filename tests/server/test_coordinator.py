@@ -228,7 +228,7 @@ def test_each_member_is_asked_with_its_own_clip_and_counted_with_its_own_noise(
         vault.edits |= {"train": watch, "query.offer": noisier}
     with pytest.raises(KeyboardInterrupt):
         run(federation, stop_at=lambda event: isinstance(event, Evaluated))
-    progress, _ = load_checkpoint(federation.folder / "checkpoints" / "spring.checkpoint")
+    progress, _ = load_checkpoint(federation.folder / "checkpoints" / "spring.checkpoint", Progress)
     assert {item.member: item.sigma for item in progress.scores} == {
         n: v.size / 100 for n, v in federation.vaults.items()
     }

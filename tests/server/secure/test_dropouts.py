@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from federation.errors import FederationError
-from server.checkpoint import Epoch, load_checkpoint
+from server.checkpoint import Epoch, Progress, load_checkpoint
 from server.events import Resumed, RoundDone, SetUpDone, SetUpStarted, SumRepeated
 from server.secure.store import SumStore
 from simulations.local_grid import Fault
@@ -221,7 +221,7 @@ def test_a_set_up_with_too_few_costs_nothing_and_can_be_repeated(tmp_path: Path)
     with pytest.raises(FederationError, match="CSL-S221"):
         run(federation, faults)
     assert all("query.sum" not in vault.work for vault in federation.vaults.values())
-    progress, _ = load_checkpoint(federation.folder / "checkpoints" / "spring.checkpoint")
+    progress, _ = load_checkpoint(federation.folder / "checkpoints" / "spring.checkpoint", Progress)
     assert progress.stage == "granted" and progress.epoch.attempt == 1 and progress.epoch.members == ()
     card = run(federation).card
     assert federation.happened(SetUpDone)[0].attempt == 2 and card.fewest_partners == 4

@@ -10,7 +10,7 @@ from federation.errors import DocumentError
 from federation.messages import load_tensors
 from federation.vectors import unflatten
 from server.card import render
-from server.checkpoint import load_checkpoint
+from server.checkpoint import Progress, load_checkpoint
 from server.course import LinearCourse, Terms
 from server.descent import Descent
 from server.events import Delivered, Evaluated, LeftOut, RoundDone, SetUpDone, SetUpStarted
@@ -96,7 +96,7 @@ def test_a_round_without_somebody_is_the_mean_of_the_others_exactly(federation: 
 def test_the_evaluation_knows_the_sum_of_all_histograms_and_its_noise(federation: FakeFederation) -> None:
     with pytest.raises(Killed):
         run(federation, stop_at=lambda event: isinstance(event, Evaluated))
-    progress, _ = load_checkpoint(federation.folder / "checkpoints" / "spring.checkpoint")
+    progress, _ = load_checkpoint(federation.folder / "checkpoints" / "spring.checkpoint", Progress)
     found = progress.score_sum
     assert progress.scores == () and found.members == NAMES
     assert found.scale == min(500 + vault.size // 10 for vault in federation.vaults.values())
