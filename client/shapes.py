@@ -1,15 +1,16 @@
 """Plots of an additive model's shape functions: what each feature does to the score, exactly as the model computes it.
 
 Every panel is read off the basis, whose sum scoring uses, so the picture cannot differ from the reasons. Grey tones and markers only,
-for paper. Where an institution's own customers are given, curves are centred on their average and a strip shows where they lie: such
-a picture stays local.
+for paper. Where a model's card says how far noise may have moved its curves, they have 95% bands. Where an institution's own customers
+are given, curves are centred on their average and a strip shows where they lie: such a picture stays local, and has no bands, which
+hold for curves centred on the mean over their points. `client.surfaces` draws pairs.
 """
 
 import io
 import math
 import textwrap
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import matplotlib as mpl
@@ -21,9 +22,12 @@ from matplotlib.typing import RcKeyType
 from numpy.typing import NDArray
 
 from client.cohort import Columns
+from client.importance import own_importance, reference_importance
 from client.reasons import NOT_KNOWN, PLAIN_UNITS, AnyColumn, amount, number, short_meaning
-from federation.basis import Basis, Kind, on_scale
+from client.surfaces import Surface, heat
+from federation.basis import Basis, Kind, Pair, on_scale
 from federation.contract import CategoricalColumn, FeatureContract, NumericColumn
+from federation.shape_noise import BAND, ShapeNoise
 
 Floats = NDArray[np.float64]
 Values = NDArray[Any]
@@ -53,7 +57,8 @@ class Shape:
     `at` are the knots of a number, or the codes of categories (0 and 1 for a flag); `effect` is the logit's term there,
     float64 of the same length, straight between knots on the basis' scale; `missing` is the term where the value is
     not known. `share` is where the customers lie: by histogram over `share_edges`, on the basis' scale, for a number,
-    else by code; empty without customers.
+    else by code; empty without customers. `band` and `missing_band` are half the widths of 95% bands of privacy's noise; `band` is empty
+    where nothing is known of it. `importance` is the mean distance from the average, as `client.importance` has it.
     """
 
     column: AnyColumn
@@ -62,6 +67,9 @@ class Shape:
     missing: float
     share: Floats
     share_edges: Floats
+    band: Floats = field(default_factory=lambda: np.empty(0))
+    missing_band: float = 0.0
+    importance: float = 0.0
 
     @property
     def reach(self) -> float:
@@ -70,30 +78,54 @@ class Shape:
 
 
 def shapes(
-    kind: Kind, contract: FeatureContract, weights: NDArray[np.floating], customers: Columns | None = None
+    kind: Kind,
+    contract: FeatureContract,
+    weights: NDArray[np.floating],
+    customers: Columns | None = None,
+    *,
+    pairs: tuple[Pair, ...] = (),
+    noise: Sequence[ShapeNoise] = (),
 ) -> list[Shape]:
-    """Return each column's shape, the one that moves the score furthest first.
+    """Return each column's shape, the most important first.
 
     Parameters
     ----------
     kind:
         `additive` or `logistic`.
     weights:
-        [width] as `Basis.of(contract, kind)` numbers them.
+        [width] as `Basis.of(contract, kind, pairs)` numbers them.
     customers:
-        The institution's own customers: shapes are then centred on their average, and columns that it lacks are left
-        out. Without them a number's shape is centred on the mean over its knots, a category's or flag's on the plain
-        mean over what is listed.
+        The institution's own customers: shapes are then centred on their average and ordered by what matters among them, and columns that
+        it lacks are left out. Without them a number's shape is centred on the mean over its knots, a category's or flag's on the plain
+        mean over what is listed, and the public reference decides what matters.
+    noise:
+        From the model's card; not looked at where customers are given.
     """
-    basis = Basis.of(contract, kind)
+    basis = Basis.of(contract, kind, pairs)
+    known = {} if customers is not None else {item.term: item for item in noise}
+    if customers is None:
+        importance = reference_importance(basis, contract, weights)
+    else:
+        importance = own_importance(basis, weights, customers)
     average = None if customers is None else basis.contributions(basis.encode(customers), weights).mean(axis=0)
     own = customers or {}
     found = [
-        _shape(basis, column, weights, None if average is None else float(average[place]), own.get(column.name))
+        replace(
+            _shape(basis, column, weights, None if average is None else float(average[place]), own.get(column.name)),
+            importance=importance[column.name],
+        )
         for place, column in enumerate(contract.columns)
         if customers is None or column.name in customers
     ]
-    return sorted(found, key=lambda shape: -shape.reach)
+    banded = [_banded(shape, known.get(shape.column.name)) for shape in found]
+    return sorted(banded, key=lambda shape: -shape.importance)
+
+
+def _banded(shape: Shape, noise: ShapeNoise | None) -> Shape:
+    """Return a shape with its band; a card that speaks of another number of points is not believed."""
+    if noise is None or len(noise.deviations) != len(shape.effect):
+        return shape
+    return replace(shape, band=BAND * np.asarray(noise.deviations), missing_band=BAND * noise.missing)
 
 
 def _shape(
@@ -120,8 +152,8 @@ def _share(column: AnyColumn, values: Values | None) -> tuple[Floats, Floats]:
     return np.bincount(codes, minlength=size)[:size] / len(values), np.empty(0)
 
 
-def draw(found: Sequence[Shape], title: str) -> Figure:
-    """Draw small multiples with one axis for all: how a feature multiplies the odds.
+def draw(found: Sequence[Shape], title: str, pairs: Sequence[Surface] = ()) -> Figure:
+    """Draw small multiples with one axis for all curves: how a feature multiplies the odds.
 
     Parameters
     ----------
@@ -129,24 +161,29 @@ def draw(found: Sequence[Shape], title: str) -> Figure:
         As `shapes` returns them, drawn in this order.
     title:
         What the score is the probability of, in words.
+    pairs:
+        As `client.surfaces.surfaces` returns them, drawn after the curves as heat maps.
     """
-    rows = max(1, math.ceil(len(found) / ACROSS))
+    count = len(found) + len(pairs)
+    rows = max(1, math.ceil(count / ACROSS))
     layout = ConstrainedLayoutEngine(h_pad=0.08, w_pad=0.04, hspace=0.06)
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(WIDTH_INCHES, ROW_INCHES * rows + 0.7), layout=layout)
-        axes = figure.subplots(rows, ACROSS, squeeze=False, sharey=True).ravel()
+        axes = figure.subplots(rows, ACROSS, squeeze=False).ravel()
         bottom, top = _span(found)
-        for axis, shape in zip(axes, found, strict=False):
+        for place, (axis, shape) in enumerate(zip(axes, found, strict=False)):
             _panel(axis, shape, bottom, top)
-        for place, axis in enumerate(axes):
-            axis.set_visible(place < len(found))
             axis.tick_params(labelleft=place % ACROSS == 0)
-        for axis in axes[::ACROSS]:
-            axis.set_ylabel("odds multiplied by")
+            axis.set_ylabel("odds multiplied by" if place % ACROSS == 0 else "")
+        darkest = max((float(np.abs(item.effect).max()) for item in pairs), default=0.0)
+        for axis, surface in zip(axes[len(found) :], pairs, strict=False):
+            heat(axis, surface, darkest)
+        for axis in axes[count:]:
+            axis.set_visible(False)
         against = "the institution's average customer" if _own(found) else "the average over its panel"
         heading = [*textwrap.wrap(title, 90), f"What each feature does to the odds, against {against}"]
         figure.suptitle("\n".join(heading), fontsize=9, x=0.01, ha="left")
-        figure.supxlabel(_caption(found), fontsize=6.5, x=0.01, ha="left")
+        figure.supxlabel(_caption(found, pairs), fontsize=6.5, x=0.01, ha="left")
     return figure
 
 
@@ -170,8 +207,12 @@ def _saved(figure: Figure, kind: str, dpi: float | Literal["figure"], metadata: 
 
 def _span(found: Sequence[Shape]) -> tuple[float, float]:
     """Limits of the common axis: at least halving to doubling, with room for the strip of customers below."""
-    effects = np.concatenate([np.append(shape.effect, shape.missing) for shape in found]) if found else np.zeros(1)
-    bottom, top = min(-math.log(2.0), float(effects.min())), max(math.log(2.0), float(effects.max()))
+    low, high = [-math.log(2.0)], [math.log(2.0)]
+    for shape in found:
+        band = shape.band if len(shape.band) else 0.0
+        low += [float((shape.effect - band).min()), shape.missing - shape.missing_band]
+        high += [float((shape.effect + band).max()), shape.missing + shape.missing_band]
+    bottom, top = min(low), max(high)
     room = 0.06 * (top - bottom)
     strip = 2.5 * room if _own(found) else 0.0
     return bottom - room - strip, top + room
@@ -181,9 +222,18 @@ def _own(found: Sequence[Shape]) -> bool:
     return any(len(shape.share) for shape in found)
 
 
-def _caption(found: Sequence[Shape]) -> str:
+def _caption(found: Sequence[Shape], pairs: Sequence[Surface]) -> str:
     strip = "   Pale strip: where the institution's customers lie." if _own(found) else ""
-    return f"?  {NOT_KNOWN} (diamond, hatched bar).   Dots: the contract's knots.{strip}"
+    lines = [f"?  {NOT_KNOWN} (diamond, hatched bar).   Dots: the contract's knots.{strip}"]
+    if any(len(shape.band) for shape in found):
+        lines.append(
+            "Grey bands and whiskers: 95% of what privacy's noise may have put in; sampling error is not in them."
+        )
+    if pairs:
+        lines.append(
+            "Heat maps: on top of both curves; dark lowers, light raises; in brackets: no larger than the noise's band."
+        )
+    return "\n".join(lines)
 
 
 def _panel(axis: Axes, shape: Shape, bottom: float, top: float) -> None:
@@ -212,6 +262,9 @@ def _curve(axis: Axes, shape: Shape, column: NumericColumn, bottom: float, top: 
         )
     axis.plot(x, shape.effect, "o-", color=_DARK, linewidth=1.2, markersize=2.4, zorder=3)
     beside = high + 0.12 * (high - low)
+    if len(shape.band):
+        axis.fill_between(x, shape.effect - shape.band, shape.effect + shape.band, color=_PALE, linewidth=0, zorder=1)
+        _whisker(axis, beside, shape.missing, shape.missing_band)
     axis.plot(
         [beside],
         [shape.missing],
@@ -239,9 +292,17 @@ def _bars(axis: Axes, shape: Shape, bottom: float, top: float) -> None:
         axis.bar(x, height, 0.9, bottom=bottom, color=_PALE, edgecolor="none", zorder=0)
     axis.bar(x, shape.effect, 0.7, color=_MIDDLE, edgecolor=_DARK, linewidth=0.6, zorder=3)
     axis.bar([len(names)], [shape.missing], 0.7, color="white", edgecolor=_DARK, linewidth=0.6, hatch="////", zorder=3)
+    if len(shape.band):
+        for place, half in enumerate(shape.band):
+            _whisker(axis, place, float(shape.effect[place]), float(half))
+        _whisker(axis, len(names), shape.missing, shape.missing_band)
     upright = (1 + max(len(name) for name in names)) * (len(names) + 1) > _LETTERS_ACROSS
     axis.set_xticks([*x, len(names)], [*names, "?"], rotation=90 if upright else 0)
     axis.set_xlim(-0.6, len(names) + 0.6)
+
+
+def _whisker(axis: Axes, x: float, y: float, half: float) -> None:
+    axis.errorbar([x], [y], yerr=[half], fmt="none", ecolor=_DARK, elinewidth=0.7, capsize=1.5, capthick=0.7, zorder=4)
 
 
 def _ends(column: NumericColumn) -> tuple[float, float]:

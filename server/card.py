@@ -6,8 +6,9 @@ from pydantic import Field
 
 from federation.contract import Name, Text
 from federation.document import Document
+from federation.shape_noise import BAND, ShapeNoise
 from federation.signing import Hex32, Signature
-from federation.study import SecurePlan, StudySpec
+from federation.study import AdditiveModel, Model, SecurePlan, StudySpec
 from server.evaluation import Estimate, Metrics
 from server.planning import least_partners
 
@@ -45,6 +46,8 @@ class ModelCard(Document):
     """Everything that a reader needs to judge a model; every figure in it is public or was paid for by the vaults.
 
     Where vectors were added up in secret, as `spec.secure` says, there are no figures of single members: `members` is empty.
+    `shape_noise` says of an additive model how far noise may have moved its curves; it is not in the encoding where it is empty, so that
+    cards from before it was known keep their digests.
     """
 
     kind: Literal["card"] = "card"
@@ -61,6 +64,7 @@ class ModelCard(Document):
     edges: tuple[float, ...]
     overall: Metrics
     members: tuple[MemberMetrics, ...]
+    shape_noise: Annotated[tuple[ShapeNoise, ...], Field(max_length=600, exclude_if=lambda value: not value)] = ()
 
 
 class SealedCard(Document):
@@ -85,6 +89,7 @@ def render(card: ModelCard) -> str:
             f"- **Limits:** {draft.limits}",
             f"- **Purpose:** {draft.purpose}",
             f"- **Model:** {draft.model.kind} on the contract {draft.contract}; trained by {training.mode} in {card.rounds} rounds{steps}",
+            *_shaped(draft.model),
             f"- **Fewest partners in a round:** {card.fewest_partners} (the study demands {least_partners(draft)})",
             f"- **Protection:** {card.protection}. {promise(card.spec.secure)}",
             "",
@@ -111,6 +116,7 @@ def render(card: ModelCard) -> str:
             "| --- | ---: | ---: | --- |",
             *_calibration(card.overall),
             "",
+            *_noise(card),
             "## To check it",
             "",
             f"- study `{card.study}`",
@@ -120,6 +126,37 @@ def render(card: ModelCard) -> str:
             "",
         ]
     )
+
+
+def _shaped(model: Model) -> list[str]:
+    """Return what a study asked of an additive model's curves, if anything."""
+    if not isinstance(model, AdditiveModel):
+        return []
+    held = [f"{name} {way}" for name, way in sorted(model.monotone.items())]
+    paired = [f"{first} with {second}" for first, second in model.pairs]
+    lines = [f"- **Held monotone after training:** {', '.join(held)}"] if held else []
+    return lines + ([f"- **Pairs with a surface of their own:** {', '.join(paired)}"] if paired else [])
+
+
+def _noise(card: ModelCard) -> list[str]:
+    """Return how far noise may have moved the curves, widest band of each; nothing where the card does not say."""
+    if not card.shape_noise:
+        return []
+    rows = [
+        f"| {item.term} | {BAND * min(item.deviations):.3f} to {BAND * max(item.deviations):.3f} | {BAND * item.missing:.3f} |"
+        for item in card.shape_noise
+    ]
+    return [
+        "## How far noise may have moved its curves",
+        "",
+        "Half the width of the 95% band, in the logit, of what privacy's noise and draws put into each curve before any was held monotone. "
+        "Sampling error, of the customers themselves, is not in it.",
+        "",
+        "| curve | at its points | not known |",
+        "| --- | ---: | ---: |",
+        *rows,
+        "",
+    ]
 
 
 def promise(plan: SecurePlan | None) -> str:

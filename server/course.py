@@ -15,9 +15,10 @@ from federation.basis import ROW_NORM
 from federation.contract import FeatureContract
 from federation.messages import Grant
 from federation.networks import build, weights_of
-from federation.study import StudySpec
+from federation.study import AdditiveModel, StudySpec
 from server.derivation import family_of
 from server.descent import Descent, gradient_of_change
+from server.monotone import Cone, cones_of, held
 from server.optimizer import ServerState, Weights, mean_change, mean_gradient, step
 from server.pooling import MemberPool, PooledTuning, tune_pooled
 from server.recipe import PROBES, RunTuning, TrainingPlan, tune
@@ -120,6 +121,7 @@ class LinearCourse:
 
     terms: Terms
     state: Descent
+    cones: tuple[Cone, ...] = ()
 
     @property
     def averaged(self) -> int:
@@ -149,8 +151,12 @@ class LinearCourse:
         return MemberPool.of(pool, sorted(self.terms.expected))
 
     def model(self) -> Tensors32:
-        """Return the average of the last rounds."""
-        return self.state.model(self.terms.tuning)
+        """Return the average of the last rounds, with curves held monotone where the study says so."""
+        found = self.state.model(self.terms.tuning)
+        if not self.cones:
+            return found
+        probed = self.state.round >= self.terms.plan.probes
+        return held(found, self.cones, self.state.moments(self.terms.tuning).mean if probed else None)
 
     def tensors(self) -> Weights:
         """Return what a checkpoint keeps."""
@@ -165,6 +171,7 @@ class GeneralCourse:
     terms: Terms
     state: ServerState
     round: int
+    cones: tuple[Cone, ...] = ()
 
     @property
     def averaged(self) -> int:
@@ -195,8 +202,9 @@ class GeneralCourse:
         return {name: -length * value for name, value in terms.gradient(releases).items()}
 
     def model(self) -> Tensors32:
-        """Return the average of the last rounds."""
-        return self.state.model()
+        """Return the average of the last rounds, with curves held monotone where the study says so."""
+        found = self.state.model()
+        return held(found, self.cones, None) if self.cones else found
 
     def tensors(self) -> Weights:
         """Return what a checkpoint keeps."""
@@ -207,19 +215,34 @@ def start_course(spec: StudySpec, grants: Mapping[str, Grant], contract: Feature
     """Return the course before the first round, at the network's public starting weights."""
     terms = Terms.of(spec, grants)
     weights = weights_of(build(spec.draft.model, contract))
+    cones = cones_of(spec.draft.model, contract)
     if _by_recipe(spec):
-        return LinearCourse(terms, Descent.start(weights["linear.weight"].size))
-    return GeneralCourse(spec, terms, ServerState.start(weights), 0)
+        return LinearCourse(terms, Descent.start(weights["linear.weight"].size), cones)
+    return GeneralCourse(spec, terms, ServerState.start(weights), 0, cones)
 
 
 def restore_course(
-    spec: StudySpec, grants: Mapping[str, Grant], tensors: Mapping[str, NDArray[np.float64]], done: int, averaged: int
+    spec: StudySpec,
+    grants: Mapping[str, Grant],
+    tensors: Mapping[str, NDArray[np.float64]],
+    done: int,
+    averaged: int,
+    contract: FeatureContract | None = None,
 ) -> Course:
-    """Return the course that a checkpoint holds after `done` rounds; KeyError where a tensor is missing."""
-    terms = Terms.of(spec, grants)
+    """Return the course that a checkpoint holds after `done` rounds; KeyError where a tensor is missing.
+
+    Parameters
+    ----------
+    contract:
+        The study's; ValueError where it is not given and the model is to be monotone, since its columns say where.
+    """
+    terms, model = Terms.of(spec, grants), spec.draft.model
+    if contract is None and isinstance(model, AdditiveModel) and model.monotone:
+        raise ValueError("a course with monotone curves needs its contract")
+    cones = () if contract is None else cones_of(model, contract)
     if _by_recipe(spec):
-        return LinearCourse(terms, Descent.from_tensors(tensors, done, averaged))
-    return GeneralCourse(spec, terms, ServerState.from_tensors(tensors, averaged), done)
+        return LinearCourse(terms, Descent.from_tensors(tensors, done, averaged), cones)
+    return GeneralCourse(spec, terms, ServerState.from_tensors(tensors, averaged), done, cones)
 
 
 def _pooled(spec: StudySpec, plan: TrainingPlan, sizes: Sequence[int], grants: Sequence[Grant]) -> PooledTuning | None:

@@ -32,7 +32,7 @@ def derive_training(draft: StudyDraft, sizes: Mapping[str, int], contract: Featu
 def _width(model: Model, contract: FeatureContract) -> int:
     """Return the number of a model's weights, or the width of a linear model's encoding."""
     if not isinstance(model, MlpModel):
-        return Basis.of(contract, model.kind).width
+        return Basis.of_model(contract, model).width
     from federation.networks import build, weights_of  # noqa: PLC0415 - torch takes seconds to import, and most plans need none
 
     return sum(value.size for value in weights_of(build(model, contract)).values())

@@ -167,9 +167,7 @@ class Descent:
         step, momentum = step_size(plan, tuning, moments)
         along = (float(moments.mean @ gradient[:-1]) + float(gradient[-1])) / moments.power
         velocity = momentum * self.velocity + gradient[:-1] - along * moments.mean
-        newton = min(1.0, 2.0 / (self.round - PROBES + 2.0)) / moments.curvature
-        # The noise of `along` is that of one coordinate, over the length of (m, 1).
-        lowered = min(newton, _allowed(_NOISE_IN_INTERCEPT, plan, tuning) * math.sqrt(moments.power)) * along
+        lowered = rate_along(self.round, plan, tuning, moments) * along
         moved = replace(
             self,
             round=self.round + 1,
@@ -221,6 +219,13 @@ def step_size(plan: TrainingPlan, tuning: RunTuning, moments: Moments) -> tuple[
     stable = 1.0 / (_CURVATURE * moments.curvature)
     allowed = _allowed(NOISE_IN_WEIGHTS, plan, tuning)
     return min(stable, allowed), min(MOMENTUM, max(0.0, 1.0 - stable / allowed))
+
+
+def rate_along(done: int, plan: TrainingPlan, tuning: RunTuning, moments: Moments) -> float:
+    """Return the step along the average row after `done` rounds: Newton's, which shrinks, within a limit on noise."""
+    newton = min(1.0, 2.0 / (done - PROBES + 2.0)) / moments.curvature
+    # The noise of `along` is that of one coordinate, over the length of (m, 1).
+    return min(newton, _allowed(_NOISE_IN_INTERCEPT, plan, tuning) * math.sqrt(moments.power))
 
 
 def _allowed(limit: float, plan: TrainingPlan, tuning: RunTuning) -> float:

@@ -3,16 +3,28 @@
 import numpy as np
 
 from federation.charter import Charter
+from federation.contract import FeatureContract
+from federation.shape_noise import ShapeNoise
 from federation.study import SecurePlan
 from server.card import MemberMetrics, ModelCard, Participant, Protection
 from server.checkpoint import Progress, Scores
+from server.course import Course
 from server.evaluation import Histogram, add, measure
 from server.grants import SignedGrant
 from server.registry import model_name
+from server.uncertainty import shape_noise
 
 
-def make_card(progress: Progress, charter: Charter, model: str) -> ModelCard:
-    """Return the card of a study that is evaluated; `model` is the SHA-256 of the weights' bytes."""
+def make_card(progress: Progress, charter: Charter, model: str, noise: tuple[ShapeNoise, ...] = ()) -> ModelCard:
+    """Return the card of a study that is evaluated.
+
+    Parameters
+    ----------
+    model:
+        SHA-256 of the weights' bytes.
+    noise:
+        How far noise may have moved an additive model's curves: see `noise_of`.
+    """
     spec = progress.spec
     rounds = {item.member: item.rounds for item in progress.attendance}
     evaluated = set(counted_members(progress))
@@ -33,7 +45,15 @@ def make_card(progress: Progress, charter: Charter, model: str) -> ModelCard:
             MemberMetrics(member=item.member, metrics=measure(_histogram(item), progress.edges))
             for item in progress.scores
         ),
+        shape_noise=noise,
     )
+
+
+def noise_of(progress: Progress, course: Course, contract: FeatureContract) -> tuple[ShapeNoise, ...]:
+    """Return how far noise may have moved the curves of a finished study's model; nothing for models without curves."""
+    rounds = max(1, progress.round)
+    taken = {item.member: item.rounds / rounds for item in progress.attendance}
+    return shape_noise(progress.spec, course, contract, taken)
 
 
 def counted_members(progress: Progress) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ from client.unlock import unlock_store
 from federation.contract import FeatureContract
 from federation.messages import read_tensors
 from federation.networks import Network, build, load_weights, tensor_shapes, weights_of
-from federation.study import MlpModel, StudyDraft
+from federation.study import AdditiveModel, MlpModel, StudyDraft
 from privacy.accounting import epsilon
 from privacy.keys import load_secret
 from privacy.ledger import LedgerReader
@@ -240,7 +240,8 @@ def _calibration(labels: Floats, federated: Floats, at_home: Floats) -> tuple[Cu
 def _shapes(draft: StudyDraft, contract: FeatureContract, network: Network) -> str:
     if isinstance(draft.model, MlpModel):
         return ""
-    found = shapes(draft.model.kind, contract, weights_of(network)["linear.weight"][0])[:SHAPES_SHOWN]
+    pairs = draft.model.pairs if isinstance(draft.model, AdditiveModel) else ()
+    found = shapes(draft.model.kind, contract, weights_of(network)["linear.weight"][0], pairs=pairs)[:SHAPES_SHOWN]
     return svg(draw(found, contract.label.meaning)).decode()
 
 

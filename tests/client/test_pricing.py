@@ -208,3 +208,10 @@ def test_a_price_is_found_in_good_time():
     start = time.process_time()
     price(secure, 1.37, floor=3.1)
     assert time.process_time() - start < 3.0
+
+
+@pytest.mark.parametrize("secure", [None, plan()])
+def test_pairs_that_the_contract_does_not_have_are_refused_before_the_grant(secure):
+    with pytest.raises(DocumentError, match="CSL-F420"):
+        price(secure, model=AdditiveModel(pairs=(("age", "height"),)))
+    assert price(secure, model=AdditiveModel(pairs=(("age", "loan"),))).declared_size == 4000

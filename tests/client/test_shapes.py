@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from client.cohort import Columns
 from client.reasons import short_meaning
 from client.shapes import Shape, draw, png, shapes, svg
+from client.surfaces import surfaces
 from federation.basis import Basis, on_scale
 from federation.contract import CategoricalColumn, FeatureContract, NumericColumn
 from federation.document import load_yaml
+from federation.shape_noise import ShapeNoise
 
 CONTRACTS = Path(__file__).parents[2] / "configs" / "contracts"
 RFM = load_yaml(CONTRACTS / "rfm.yaml", FeatureContract)
@@ -73,9 +75,11 @@ def test_without_customers_curves_are_centred_on_their_knots() -> None:
         assert not len(shape.share)
 
 
-def test_the_furthest_reaching_feature_comes_first() -> None:
-    reach = [shape.reach for shape in shapes("additive", BANK, weights_for(BANK))]
-    assert reach == sorted(reach, reverse=True) and len(reach) == len(BANK.columns)
+def test_what_matters_most_comes_first() -> None:
+    found = [shape.importance for shape in shapes("additive", BANK, weights_for(BANK))]
+    assert found == sorted(found, reverse=True) and len(found) == len(BANK.columns) and found[-1] > 0
+    own = [shape.importance for shape in shapes("additive", BANK, weights_for(BANK), customers(BANK))]
+    assert own == sorted(own, reverse=True) and own != found[: len(own)]
 
 
 def test_shares_count_everybody_who_is_known() -> None:
@@ -120,3 +124,66 @@ def grey_levels(figure: Figure) -> NDArray[np.int64]:
 def test_an_all_zero_model_can_be_drawn() -> None:
     zero = np.zeros(Basis.of(RFM, "additive").width, dtype=np.float32)
     assert svg(draw(shapes("additive", RFM, zero), "Nothing learnt")).startswith(b"<svg")
+
+
+def noise_for(basis: Basis) -> tuple[ShapeNoise, ...]:
+    """A card's word about every term."""
+    sizes = {term: len(basis.table(term)) for term in basis.blocks}
+    return tuple(ShapeNoise(term=term, deviations=(0.1,) * size, missing=0.2) for term, size in sizes.items())
+
+
+def test_a_band_is_drawn_where_the_card_speaks_of_the_curve() -> None:
+    basis, weights = Basis.of(BANK, "additive"), weights_for(BANK)
+    plain = shapes("additive", BANK, weights)
+    banded = shapes("additive", BANK, weights, noise=noise_for(basis))
+    assert not any(len(shape.band) for shape in plain)
+    for shape in banded:
+        np.testing.assert_allclose(shape.band, 0.196)
+        assert len(shape.band) == len(shape.effect) and shape.missing_band == pytest.approx(0.392)
+    figure = draw(banded[:3], "Takes a term deposit")
+    assert "95% of what privacy" in svg(figure).decode()
+    assert "95%" not in svg(draw(plain[:3], "Takes a term deposit")).decode()
+    grey_levels(figure)
+
+
+def test_a_band_of_another_length_is_not_believed_and_none_is_drawn_around_own_customers() -> None:
+    short = (ShapeNoise(term="age", deviations=(0.1,), missing=0.1),)
+    assert not any(len(shape.band) for shape in shapes("additive", BANK, weights_for(BANK), noise=short))
+    basis = Basis.of(BANK, "additive")
+    own = shapes("additive", BANK, weights_for(BANK), customers(BANK), noise=noise_for(basis))
+    assert not any(len(shape.band) for shape in own)
+
+
+PAIRS = (("age", "balance"), ("contact", "month"))
+
+
+def paired_weights() -> NDArray[np.float32]:
+    return np.random.default_rng(5).normal(0, 0.5, Basis.of(BANK, "additive", PAIRS).width).astype(np.float32)
+
+
+def test_a_pair_is_a_heat_map_after_the_curves() -> None:
+    basis, weights = Basis.of(BANK, "additive", PAIRS), paired_weights()
+    found = surfaces(BANK, weights, PAIRS, noise=noise_for(basis))
+    assert {surface.term for surface in found} == {"age*balance", "contact*month"}
+    assert found[0].importance >= found[1].importance > 0
+    for surface in found:
+        np.testing.assert_allclose(surface.effect, basis.surface(weights, surface.term)[2])
+        assert surface.band.shape == surface.effect.shape == (len(surface.at), len(surface.across))
+    first = shapes("additive", BANK, weights, pairs=PAIRS)[:1]
+    figure = draw(first, "Takes a term deposit", found)
+    said = svg(figure).decode()
+    assert "on top of both curves" in said and "(1.00)" in said and "cellular" in said
+    assert all(f"{np.exp(value):.2f}" in said for value in found[0].effect.ravel())
+    assert svg(draw(first, "Takes a term deposit", found)).decode() == said
+    grey_levels(figure)
+
+
+def test_without_pairs_there_is_no_surface() -> None:
+    assert surfaces(BANK, weights_for(BANK, "logistic"), ()) == []
+
+
+def test_with_pairs_a_curve_is_still_the_columns_own_term() -> None:
+    basis, weights = Basis.of(BANK, "additive", PAIRS), paired_weights()
+    for shape in shapes("additive", BANK, weights, pairs=PAIRS):
+        effect = basis.shape(weights, shape.column.name)[1]
+        np.testing.assert_allclose(shape.effect, effect - effect.mean(), atol=1e-9)

@@ -8,7 +8,9 @@ import pytest
 from federation.encoding import sha256_hex
 from federation.errors import DocumentError, FederationError, IntegrityError, StorageError
 from federation.messages import dump_tensors
+from federation.shape_noise import ShapeNoise
 from federation.signing import public_hex, sign
+from federation.study import AdditiveModel
 from server.card import CONTEXT, ModelCard, SealedCard, render
 from server.checkpoint import Attendance, Progress, Scores
 from server.grants import SignedGrant
@@ -154,3 +156,28 @@ def test_a_card_says_uninformative_instead_of_a_number() -> None:
 
 def test_the_card_of_a_plain_study_keeps_the_digest_that_it_always_had() -> None:
     assert card().digest() == "8443a5adbf2a7638deb196ae219ae648e23932b88aa9357c5b4ffc580aece21a"
+
+
+NOISE = (
+    ShapeNoise(term="age", deviations=(0.1, 0.25), missing=0.5),
+    ShapeNoise(term="age*loan", deviations=(0.01, 0.02, 0.03, 0.04), missing=0.0),
+)
+
+
+def test_a_card_without_noise_is_encoded_as_before_it_was_known_and_one_with_it_says_so() -> None:
+    plain = card()
+    assert b"shape_noise" not in plain.canonical() and "How far noise" not in render(plain)
+    told = plain.model_copy(update={"shape_noise": NOISE})
+    assert ModelCard.from_canonical(told.canonical()) == told and told.digest() != plain.digest()
+    text = render(told)
+    assert "| age | 0.196 to 0.490 | 0.980 |" in text and "| age*loan | 0.020 to 0.078 | 0.000 |" in text
+
+
+def test_a_card_names_what_was_held_monotone_and_what_was_paired() -> None:
+    plain = card()
+    model = AdditiveModel(monotone={"age": "increasing"}, pairs=(("job", "loan"),))
+    draft_of = plain.spec.draft.model_copy(update={"model": model})
+    text = render(plain.model_copy(update={"spec": plain.spec.model_copy(update={"draft": draft_of})}))
+    assert "**Held monotone after training:** age increasing" in text
+    assert "**Pairs with a surface of their own:** job with loan" in text
+    assert "monotone" not in render(plain) and "Pairs" not in render(plain)
