@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from client.adoption import check_model
 from client.calibration import Calibration, calibrate, calibration_report
+from client.changes import Comparison, compare
 from client.cohort import Cohort, load_cohort
 from client.config import NodeConfig
 from client.consent import consenting
@@ -19,8 +20,10 @@ from client.decisions import KIND, Decision, InUse, decision_file
 from client.home import Home
 from client.list_rules import DEFAULT_CAPACITY, list_rules
 from client.lists import strip, write_list
-from client.names import choose
+from client.names import choose, deciles
+from client.scores import Scores
 from client.scoring import logits_of, score
+from client.scorings import Scoring, keep
 from client.studies import OpenStudy, Studies
 from client.withdrawal import Withdrawals
 from federation.charter import Charter, Declaration
@@ -156,10 +159,12 @@ class Finish:
         capacity = list_rules(self._home).capacity.get(self._contract.name, DEFAULT_CAPACITY)
         agreed = consenting(self._node, contact, withdrawn.excluded)
         listed = choose(scores, capacity, agreed, self._holdout_key)
+        scoring = self._scoring(model, scores, withdrawn)
+        compared = self._compared(scores, scoring, withdrawn)
         folder = self._home.folder("lists")
         written = write_list(
             folder,
-            listed,
+            listed if compared is None else compared.applied(listed),
             scores,
             store_key=self._store_key,
             study=draft.name,
@@ -167,10 +172,26 @@ class Finish:
             when=_now(),
             capacity=capacity,
             calibration=calibration,
+            compared=None if compared is None else compared.summary(),
         )
         now = Withdrawals.load(self._home, self._store_key)
         lost = 0 if now.version == withdrawn.version else strip(folder, written.csv.stem, self._store_key, now.excluded)
+        keep(self._home, self._store_key, scoring, withdrawn)
         return len(listed) - lost, written.csv
+
+    def _scoring(self, model: str, scores: Scores, withdrawn: Withdrawals) -> Scoring:
+        draft = self._study.spec.draft
+        decile = deciles(scores, self._holdout_key)
+        return Scoring.of(
+            scores, decile, withdrawn.key, study=draft.name, purpose=draft.purpose, model=model, when=_now()
+        )
+
+    def _compared(self, scores: Scores, now: Scoring, withdrawn: Withdrawals) -> Comparison | None:
+        """Compare with the scoring before; one that does not open keeps no model from being used, and `node scores` says so."""
+        try:
+            return compare(self._home, self._store_key, scores, now, withdrawn)
+        except (IntegrityError, StorageError):
+            return None
 
     def _declaration(self) -> Declaration:
         declaration = self._charter.member(self._node.member).declaration(self._contract.name)

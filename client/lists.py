@@ -7,7 +7,7 @@ before. Who looks at a list does so by `consilience node names` or `node export`
 import csv
 import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from pydantic import Field, ValidationError
 
 from client.calibration import Calibration
+from client.changes import Compared
 from client.consent import Excluded
 from client.names import Capacity, Listed, TopCustomers, WorthWhile
 from client.reasons import REASONS
@@ -31,7 +32,20 @@ from federation.signing import Hex32
 from privacy.sealing import read_sealed, write_sealed
 
 KIND = "name list"
-COLUMNS = ("customer", "rank", "score", "decile", "expected_value", "expected_gain", "reason_1", "reason_2", "reason_3")
+COLUMNS = (
+    *("customer", "rank", "score", "decile", "expected_value", "expected_gain", "reason_1", "reason_2", "reason_3"),
+    *("score_before", "decile_before", "risen", "fallen"),
+)
+_KINDS = {
+    "rank": pa.int32(),
+    "decile": pa.int8(),
+    "score": pa.float64(),
+    "expected_value": pa.float64(),
+    "expected_gain": pa.float64(),
+    "score_before": pa.float64(),
+    "decile_before": pa.int8(),
+}
+Row = tuple[str | int | float | None, ...]
 PARQUET, CSV, RECORD = ".parquet", ".csv", ".json"
 SUFFIXES = (PARQUET, CSV, RECORD)
 _STEM = re.compile(r"(?P<study>.+)-(?P<date>\d{4}-\d{2}-\d{2})-[0-9a-f]{8}")
@@ -52,7 +66,8 @@ class Counts(Document):
 
 
 class ListRecord(Document):
-    """The sidecar of a name list: where it came from, by which rule, and the digests of its two files once opened."""
+    """The sidecar of a name list: where it came from, by which rule, what changed since the scoring before (None the first time), and
+    the digests of its two files once opened."""
 
     study: Name
     model: Hex32
@@ -63,6 +78,7 @@ class ListRecord(Document):
     calibration: Calibration
     capacity: Capacity
     counts: Counts
+    compared: Compared | None = None
     parquet_sha256: Hex32
     csv_sha256: Hex32
 
@@ -132,6 +148,7 @@ def write_list(
     when: datetime,
     capacity: TopCustomers | WorthWhile,
     calibration: Calibration,
+    compared: Compared | None = None,
 ) -> Written:
     """Seal and write a name list as Parquet and CSV with its record: each whole or not at all, readable by its owner only.
 
@@ -160,6 +177,7 @@ def write_list(
         calibration=calibration,
         capacity=capacity,
         counts=counts,
+        compared=compared,
         parquet_sha256=_NOT_YET,
         csv_sha256=_NOT_YET,
     )
@@ -280,37 +298,45 @@ def _lines(parquet: bytes) -> Iterable[Listed]:
             expected_value=row["expected_value"],
             expected_gain=row["expected_gain"],
             reasons=tuple(row[f"reason_{place}"] for place in range(1, REASONS + 1)),
+            # lists from before scorings were compared lack these
+            score_before=row.get("score_before"),
+            decile_before=row.get("decile_before"),
+            risen=row.get("risen", ""),
+            fallen=row.get("fallen", ""),
         )
 
 
 def parquet_of(listed: Sequence[Listed]) -> bytes:
     """Return lines as a Parquet file with `COLUMNS`; identifiers and texts as they are."""
-    kinds = {
-        "rank": pa.int32(),
-        "decile": pa.int8(),
-        "score": pa.float64(),
-        "expected_value": pa.float64(),
-        "expected_gain": pa.float64(),
-    }
-    schema = pa.schema([(name, kinds.get(name, pa.string())) for name in COLUMNS])
-    columns = zip(*_rows(listed), strict=True) if listed else ([] for _ in COLUMNS)
+    return parquet_table(COLUMNS, _KINDS, _rows(listed))
+
+
+def csv_of(listed: Sequence[Listed]) -> bytes:
+    """Return lines as CSV: UTF-8, comma, all texts in quotes, safe for a spreadsheet; money that is not known is an empty cell."""
+    return csv_table(COLUMNS, _rows(listed))
+
+
+def parquet_table(names: Sequence[str], kinds: Mapping[str, pa.DataType], rows: Sequence[Row]) -> bytes:
+    """Return rows as a Parquet file; a column is text unless `kinds` says otherwise."""
+    schema = pa.schema([(name, kinds.get(name, pa.string())) for name in names])
+    columns = zip(*rows, strict=True) if rows else ([] for _ in names)
     arrays = [pa.array(list(values), type=field.type) for values, field in zip(columns, schema, strict=True)]
     sink = io.BytesIO()
     pq.write_table(pa.Table.from_arrays(arrays, schema=schema), sink)
     return sink.getvalue()
 
 
-def csv_of(listed: Sequence[Listed]) -> bytes:
-    """Return lines as CSV: UTF-8, comma, all texts in quotes, safe for a spreadsheet; money that is not known is an empty cell."""
+def csv_table(names: Sequence[str], rows: Iterable[Row]) -> bytes:
+    """Return rows as CSV: UTF-8, comma, all texts in quotes, each text made safe by `safe_cell`; None is an empty cell."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, quoting=csv.QUOTE_NONNUMERIC)
-    writer.writerow(COLUMNS)
-    for row in _rows(listed):
+    writer.writerow(names)
+    for row in rows:
         writer.writerow([safe_cell(cell) if isinstance(cell, str) else cell for cell in row])
     return text.getvalue().encode()
 
 
-def _rows(listed: Iterable[Listed]) -> list[tuple[str | int | float | None, ...]]:
+def _rows(listed: Iterable[Listed]) -> list[Row]:
     return [
         (
             line.customer,
@@ -320,6 +346,10 @@ def _rows(listed: Iterable[Listed]) -> list[tuple[str | int | float | None, ...]
             line.expected_value,
             line.expected_gain,
             *line.reasons[:REASONS],
+            line.score_before,
+            line.decile_before,
+            line.risen,
+            line.fallen,
         )
         for line in listed
     ]

@@ -50,7 +50,11 @@ Capacity = Annotated[TopCustomers | WorthWhile, Field(discriminator="kind")]
 
 @dataclass(frozen=True)
 class Listed:
-    """One line of a name list; `decile` 1 is the most probable tenth of those scored; unmapped money is None."""
+    """One line of a name list; `decile` 1 is the most probable tenth of those scored; unmapped money is None.
+
+    `score_before` and `decile_before` are those of the scoring before, None for whoever was not in it; `risen` and `fallen` say which
+    feature's part in her score grew and shrank most since then.
+    """
 
     customer: str
     rank: int
@@ -59,6 +63,10 @@ class Listed:
     expected_value: float | None
     expected_gain: float | None
     reasons: tuple[str, ...]
+    score_before: float | None = None
+    decile_before: int | None = None
+    risen: str = ""
+    fallen: str = ""
 
 
 def choose(
@@ -88,10 +96,9 @@ def choose(
     """
     ids = [str(customer) for customer in scores.cohort.ids]
     _check_customers(ids, contactable)
-    ties = np.array([_tie(key, customer) for customer in ids], dtype=np.uint64)
+    ties = _ties(ids, key)
     by_score = np.lexsort((ties, -scores.probability))
-    decile = np.empty(len(ids), dtype=np.int64)
-    decile[by_score] = 1 + np.arange(len(ids)) * DECILES // max(1, len(ids))
+    decile = _deciles(by_score)
     value = scores.cohort.value
     expected = None if value is None else scores.probability * value
     gain: Floats | None = None
@@ -114,6 +121,18 @@ def choose(
     ]
 
 
+def deciles(scores: Scores, key: bytes) -> NDArray[np.int64]:
+    """Return each scored customer's tenth by probability, int64 [n], in the cohort's order; 1 is the highest. Ties as in `choose`."""
+    ties = _ties([str(customer) for customer in scores.cohort.ids], key)
+    return _deciles(np.lexsort((ties, -scores.probability)))
+
+
+def _deciles(by_score: NDArray[np.intp]) -> NDArray[np.int64]:
+    decile = np.empty(len(by_score), dtype=np.int64)
+    decile[by_score] = 1 + np.arange(len(by_score)) * DECILES // max(1, len(by_score))
+    return decile
+
+
 def _check_customers(ids: Sequence[str], contactable: Collection[str]) -> None:
     agreed = contactable if isinstance(contactable, (set, frozenset)) else frozenset(contactable)
     outside = sum(customer not in agreed for customer in ids)
@@ -132,8 +151,9 @@ def _check_customers(ids: Sequence[str], contactable: Collection[str]) -> None:
         )
 
 
-def _tie(key: bytes, customer: str) -> int:
-    return int.from_bytes(hmac.digest(key, TIES + customer.encode(), hashlib.sha256)[:8], "big")
+def _ties(customers: Sequence[str], key: bytes) -> NDArray[np.uint64]:
+    digests = (hmac.digest(key, TIES + customer.encode(), hashlib.sha256)[:8] for customer in customers)
+    return np.array([int.from_bytes(digest, "big") for digest in digests], dtype=np.uint64)
 
 
 def _gain(expected: Floats | None, rule: WorthWhile) -> Floats:

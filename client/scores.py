@@ -6,10 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from client.calibration import Floats
+from client.calibration import Calibration, Floats
 from client.cohort import Cohort
 from client.reasons import REASONS, SMALLEST, sentence, strongest
 from federation.contract import FeatureContract
+
+AS_IT_IS = Calibration(intercept=0.0, slope=1.0, method="none", note="As the model has it.")
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,8 @@ class Scores:
 
     `logit` and calibrated `probability` of the label are float64 [n]. `movement`, float32 [n, columns of the
     contract], is how far each column moved the logit against the average customer; `typical` holds each column's
-    typical value; `exact` says whether movements add up to the logit.
+    typical value; `exact` says whether movements add up to the logit. `average` holds each column's average term, which an exact movement
+    is counted from (nothing for models without terms); `calibration` is how logits became probabilities.
     """
 
     contract: FeatureContract
@@ -28,6 +31,8 @@ class Scores:
     movement: NDArray[np.float32]
     typical: tuple[float, ...]
     exact: bool
+    average: tuple[float, ...] = ()
+    calibration: Calibration = AS_IT_IS
 
     def __len__(self) -> int:
         """Return the number of customers."""

@@ -1,10 +1,10 @@
 """Scores an institution's own customers with a model that it adopted, and says why.
 
-For `additive` and `logistic` models the reasons are exact: the logit is a sum with one term a column, and a column's
-movement is its term less the institution's average of that term; the movements add up to the customer's logit less
-the average logit. For `mlp` they are approximate: by occlusion (Zeiler and Fergus 2014), the change of the logit when
-one column is set to what is typical at this institution and the others stay; they need not add up, and every sentence
-says "approximate".
+For `additive` and `logistic` models the reasons are exact: the logit is a sum with one term a column (a pair's term
+counts by halves for its two columns), and a column's movement is its term less the institution's average of that term;
+the movements add up to the customer's logit less the average logit. For `mlp` they are approximate: by occlusion
+(Zeiler and Fergus 2014), the change of the logit when one column is set to what is typical at this institution and the
+others stay; they need not add up, and every sentence says "approximate".
 """
 
 from collections.abc import Iterator
@@ -17,10 +17,10 @@ from client.calibration import Calibration, Floats
 from client.cohort import Cohort, Columns
 from client.reasons import typical_value
 from client.scores import Scores
-from federation.basis import Basis, Kind
+from federation.basis import Basis
 from federation.contract import FeatureContract
 from federation.networks import Network, encode, weights_of
-from federation.study import MlpModel, Model
+from federation.study import AdditiveModel, LogisticModel, MlpModel, Model
 
 # Rows encoded at once: bounds memory whatever the number of customers.
 CHUNK = 65_536
@@ -48,12 +48,14 @@ def score(
     """
     logits = logits_of(model, contract, network, cohort.columns)
     typical = tuple(_typical(contract, cohort.columns))
+    average: tuple[float, ...] = ()
     if isinstance(model, MlpModel):
         movement = _occlusion(model, contract, network, cohort.columns, logits, typical)
     else:
-        movement = _centred_terms(model.kind, contract, network, cohort.columns, len(logits))
+        movement, average = _centred_terms(model, contract, network, cohort.columns, len(logits))
     exact = not isinstance(model, MlpModel)
-    return Scores(contract, cohort, logits, calibration.probability(logits), movement, typical, exact=exact)
+    probability = calibration.probability(logits)
+    return Scores(contract, cohort, logits, probability, movement, typical, exact, average, calibration)
 
 
 def _chunks(columns: Columns) -> Iterator[Columns]:
@@ -77,19 +79,21 @@ def _typical(contract: FeatureContract, columns: Columns) -> Iterator[float]:
 
 
 def _centred_terms(
-    kind: Kind, contract: FeatureContract, network: Network, columns: Columns, count: int
-) -> NDArray[np.float32]:
-    basis = Basis.of(contract, kind)
+    model: AdditiveModel | LogisticModel, contract: FeatureContract, network: Network, columns: Columns, count: int
+) -> tuple[NDArray[np.float32], tuple[float, ...]]:
+    """Return each column's term less its average, float32 [n, columns], and the averages."""
+    basis = Basis.of_model(contract, model)
     weights = weights_of(network)["linear.weight"][0]
     movement = np.zeros((count, len(contract.columns)), dtype=np.float32)
     start = 0
     for part in _chunks(columns):
-        terms = basis.contributions(basis.encode(part), weights)
+        terms = basis.by_column(basis.contributions(basis.encode(part), weights))
         movement[start : start + len(terms)] = terms
         start += len(terms)
-    if count:
-        movement -= movement.mean(axis=0, dtype=np.float64).astype(np.float32)
-    return movement
+    if not count:
+        return movement, ()
+    average = movement.mean(axis=0, dtype=np.float64).astype(np.float32)
+    return movement - average, tuple(float(term) for term in average)
 
 
 def _occlusion(

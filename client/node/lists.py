@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from client import lists
+from client.changes import Compared, in_words
 from client.desk import HERE, HomeOption, JsonOption, home_at, open_withdrawals, print_json
 from client.home import Home, check_unlocked
 from client.names import Listed
@@ -47,9 +48,11 @@ def names(
     head = found.listed[:top]
     _note(place, keys, "view", found, actor, len(head))
     if as_json:
-        print_json({"list": found.stem, "listed": len(found.listed), "rows": [plain_line(line) for line in head]})
+        rows = [plain_line(line) for line in head]
+        compared = plain_compared(found.record.compared)
+        print_json({"list": found.stem, "listed": len(found.listed), "compared": compared, "rows": rows})
         return
-    print_lines(found.stem, head)
+    print_lines(found.stem, head, found.record.compared)
 
 
 def export(
@@ -93,13 +96,38 @@ def export(
     typer.echo(f"Wrote {out}: {found.stem}, {len(found.listed)} customers, in clear. Delete it when it was used.")
 
 
-def print_lines(title: str, lines: Iterable[Listed]) -> None:
-    """Print customers with their scores and reasons."""
+def print_lines(title: str, lines: Iterable[Listed], compared: Compared | None = None) -> None:
+    """Print customers with their scores, reasons, and what changed since the scoring before."""
     table = Table("customer", "score", "decile", "reasons", title=escape(title), show_lines=True)
+    if compared is not None:
+        table.add_column("before")
+        table.add_column("changed")
     for line in lines:
         reasons = "\n".join(reason for reason in line.reasons if reason)
-        table.add_row(escape(line.customer), f"{line.score:.3f}", str(line.decile), escape(reasons))
-    Console().print(table)
+        cells = [line.customer, f"{line.score:.3f}", str(line.decile), reasons]
+        if compared is not None:
+            cells += [before_words(line), change_words(line)]
+        table.add_row(*(escape(cell) for cell in cells))
+    console = Console()
+    console.print(table)
+    for text in in_words(compared):
+        console.print(text, markup=False, highlight=False)
+
+
+def before_words(line: Listed) -> str:
+    """Return a customer's score and decile before, for a table."""
+    return "none" if line.score_before is None else f"{line.score_before:.3f} ({line.decile_before})"
+
+
+def change_words(line: Listed) -> str:
+    """Return what rose and what fell, for a table."""
+    parts = (("up", line.risen), ("down", line.fallen))
+    return "\n".join(f"{way}: {text}" for way, text in parts if text)
+
+
+def plain_compared(compared: Compared | None) -> dict[str, Any] | None:
+    """Return a comparison as a mapping for JSON; null the first time."""
+    return None if compared is None else compared.model_dump(mode="json")
 
 
 def _open(home: Home, keys: Keys, study: str | None) -> lists.NameList:
@@ -150,4 +178,8 @@ def plain_line(line: Listed) -> dict[str, object]:
         "expected_value": line.expected_value,
         "expected_gain": line.expected_gain,
         **reasons,
+        "score_before": line.score_before,
+        "decile_before": line.decile_before,
+        "risen": line.risen,
+        "fallen": line.fallen,
     }

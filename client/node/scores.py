@@ -1,22 +1,26 @@
 """`consilience node scores`: the whole ranking by an adopted model, of which a name list is the head. It never leaves."""
 
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from client import lists
+from client.changes import Compared, compare
 from client.cohort import load_cohort
 from client.config import load_node
 from client.consent import consenting
 from client.decisions import Decision, read_decision
 from client.desk import HERE, HomeOption, JsonOption, home_at, open_reader, open_withdrawals, print_json
 from client.home import Home, check_unlocked
-from client.names import Listed, TopCustomers, choose
-from client.node.lists import check_target, plain_line, print_lines
+from client.names import Listed, TopCustomers, choose, deciles
+from client.node.lists import check_target, plain_compared, plain_line, print_lines
 from client.officer.studies import granted_studies
 from client.roles import require_for
 from client.scores import Scores
+from client.scorings import Scoring, keep
 from client.studies import OpenStudy
 from client.unlock import Keys, PassphraseFd, PassphraseFile, unlock
 from client.withdrawal import Withdrawals
@@ -29,6 +33,14 @@ from privacy.sealing import PRIVATE
 
 SHOWN = 10
 EVERYBODY = 1_000_000_000
+SinceOption = Annotated[
+    datetime | None,
+    typer.Option(
+        formats=["%Y-%m-%d"],
+        help="Compare with the newest scoring of this day or before it; with the newest before this one otherwise.",
+        show_default=False,
+    ),
+]
 
 
 def scores(
@@ -41,13 +53,16 @@ def scores(
         int | None,
         typer.Option(min=1, help="Only so many, the highest scores first; 10 on the screen, all in a file."),
     ] = None,
+    since: SinceOption = None,
     passphrase_file: PassphraseFile = None,
     passphrase_fd: PassphraseFd = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Score every customer who agreed to be contacted, by the model in use: probability, rank, decile, and why.
+    """Score every customer who agreed to be contacted, by the model in use: probability, rank, decile, why, and what changed.
 
-    For analysts. A name list is the head of this ranking, at the capacity
+    For analysts. The scoring is kept, sealed and without identifiers, and
+    the next one is held against it: score and decile before, and which
+    feature's part rose and fell most. A name list is the head of this ranking, at the capacity
     that lists.yaml sets; here all are scored anew, on today's tables. The
     ledger notes who asked, and for how many, before anything is shown or
     written. A file is yours to protect and to delete. Customers who withdrew
@@ -61,7 +76,8 @@ def scores(
     keys = unlock(place, passphrase_file, passphrase_fd)
     chosen, decision = adopted(place, study, keys.store)
     most = top or (SHOWN if out is None else EVERYBODY)
-    ranked = rank(place, keys, chosen, decision, most)
+    ranking = rank(place, keys, chosen, decision, most, since)
+    ranked = ranking.ranked
     called = f"scores of study {study}, model {decision.model[:8]}"
     with Ledger.open(place.ledger_file, keys.identity) as ledger:
         ledger.access(
@@ -72,9 +88,12 @@ def scores(
         atomic_write(out, write(ranked), PRIVATE)
         _say_written(study, decision, out, len(ranked), as_json)
     elif as_json:
-        print_json({"study": study, "model": decision.model, "rows": [plain_line(line) for line in ranked]})
+        rows = [plain_line(line) for line in ranked]
+        print_json(
+            {"study": study, "model": decision.model, "compared": plain_compared(ranking.compared), "rows": rows}
+        )
     else:
-        print_lines(f"{study}, model {decision.model[:8]}", ranked)
+        print_lines(f"{study}, model {decision.model[:8]}", ranked, ranking.compared)
 
 
 def adopted(home: Home, study: str, store_key: bytes) -> tuple[OpenStudy, Decision]:
@@ -98,8 +117,20 @@ def adopted(home: Home, study: str, store_key: bytes) -> tuple[OpenStudy, Decisi
     return max(found, key=lambda pair: pair[1].decided)
 
 
-def rank(home: Home, keys: Keys, study: OpenStudy, decision: Decision, most: int) -> list[Listed]:
-    """Score this institution's customers and return the first `most`, highest probability first; who withdrew meanwhile is left out.
+@dataclass(frozen=True)
+class Ranking:
+    """The first of a ranking, highest probability first, and what changed since the scoring before (None the first time)."""
+
+    ranked: list[Listed]
+    compared: Compared | None
+
+
+def rank(
+    home: Home, keys: Keys, study: OpenStudy, decision: Decision, most: int, since: datetime | None = None
+) -> Ranking:
+    """Score this institution's customers, keep the scoring, and return the first `most`; who withdrew meanwhile is left out.
+
+    `since` is the last day whose scoring may be compared with. Raises as follows, and as `scorings.previous` and `scorings.keep`.
 
     Raises
     ------
@@ -125,7 +156,17 @@ def rank(home: Home, keys: Keys, study: OpenStudy, decision: Decision, most: int
     found = _score(home, study, decision, content, policy.contact_consent, withdrawn)
     agreed = consenting(load_node(home.node_file), policy.contact_consent, withdrawn.excluded)
     ranked = choose(found, TopCustomers(customers=most), agreed, keys.holdout)
-    return _still_there(home, keys.store, withdrawn, ranked)
+    draft, decile = study.spec.draft, deciles(found, keys.holdout)
+    scoring = Scoring.of(
+        found, decile, withdrawn.key, study=draft.name, purpose=draft.purpose, model=decision.model, when=_now()
+    )
+    comparison = compare(home, keys.store, found, scoring, withdrawn, None if since is None else since.date())
+    keep(home, keys.store, scoring, withdrawn)
+    if comparison is not None:
+        ranked = comparison.applied(ranked)
+    return Ranking(
+        _still_there(home, keys.store, withdrawn, ranked), None if comparison is None else comparison.summary()
+    )
 
 
 def _weights(home: Home, study: OpenStudy, decision: Decision) -> bytes:
@@ -175,3 +216,7 @@ def _say_written(study: str, decision: Decision, out: Path, rows: int, as_json: 
         print_json({"study": study, "model": decision.model, "rows": rows, "file": str(out)})
     else:
         typer.echo(f"Wrote {out}: {rows} customers with their scores, in clear. Delete it when it was used.")
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
