@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 
-from client.questions import MANY, ONE, Question
+from client.questions import MANY, NONE_OF, ONE, Question
 from federation.errors import DocumentError
 from privacy.keys import read_public
 from privacy.plan import Slot
@@ -26,7 +26,7 @@ class Answers:
 
 
 def read_flags(one: Mapping[str, str | None], many: Mapping[str, Iterable[str]]) -> Answers:
-    """Return the answers that flags give, each checked.
+    """Return the answers that flags give, each checked; `none` empties a list that may be empty.
 
     Raises
     ------
@@ -38,9 +38,11 @@ def read_flags(one: Mapping[str, str | None], many: Mapping[str, Iterable[str]])
         if question.name in answers.one:
             _checked(question, answers.one[question.name], question.name)
     for name, texts in many.items():
-        items = tuple(_fields(name, text) for text in texts)
-        if items:
-            answers.many[name] = items
+        given = tuple(texts)
+        if name in NONE_OF and given == ("none",):
+            answers.many[name] = ()
+        elif given:
+            answers.many[name] = tuple(_fields(name, text) for text in given)
     return answers
 
 
@@ -102,6 +104,7 @@ def answers_of(policy: Policy, today: date) -> Answers:
         "officer": tuple({"id": officer.id, "key": officer.key} for officer in policy.officers),
         "purpose": tuple(_purpose_texts(policy)),
         "study": tuple(_study_texts(policy)),
+        "statistics": tuple(_statistics_texts(policy)),
         "slot": tuple(_slot_texts(slot) for slot in budget.slots),
     }
     return Answers(one, {name: items for name, items in many.items() if items})
@@ -133,6 +136,17 @@ def _study_texts(policy: Policy) -> Iterable[Texts]:
             "delta": repr(rule.max_delta),
             "automatic": repr(rule.automatic_epsilon),
             "holdout": f"hash:{held.share!r}" if held.kind == "hash" else f"position:{held.position}",
+        }
+
+
+def _statistics_texts(policy: Policy) -> Iterable[Texts]:
+    for rule in policy.statistics:
+        yield {
+            "contract": rule.contract,
+            "purposes": "+".join(rule.purposes),
+            "epsilon": repr(rule.max_epsilon),
+            "delta": repr(rule.max_delta),
+            "automatic": repr(rule.automatic_epsilon),
         }
 
 

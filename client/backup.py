@@ -36,6 +36,7 @@ FILES = (
     "charter.digest",
     "charter.json",
     "lists.yaml",
+    "tiers.yaml",
     "membership.yaml",
     "node.yaml",
     "policy.sig",
@@ -43,7 +44,19 @@ FILES = (
     "roles.yaml",
     "withdrawn.bin",
 )
-KEPT_FOLDERS = ("charters", "contracts", "inbox", "keys", "models", "participation", "replies", "studies", "witness")
+KEPT_FOLDERS = (
+    "charters",
+    "contracts",
+    "inbox",
+    "keys",
+    "models",
+    "participation",
+    "replies",
+    "reports",
+    "strategies",
+    "studies",
+    "witness",
+)
 _PART = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}"
 _PATH = re.compile(rf"{_PART}(/{_PART}){{0,3}}", re.ASCII)
 _CHUNK = 1 << 20

@@ -10,6 +10,7 @@ from federation.document import Document
 from federation.errors import DocumentError, IntegrityError, StorageError
 from federation.files import atomic_write, sync_folder
 from federation.signing import Hex32, Signature, verify
+from federation.statistics import StatisticsSpec
 from federation.study import CONTEXT, Epsilon, StudySpec
 
 MOST_WAITING = 1000
@@ -18,14 +19,14 @@ _DECLINED = "declined"
 
 
 class PendingStudy(Document):
-    """A study that waits: its spec as the coordinator signed it, and what it would be granted.
+    """A study that waits, of training or of statistics: its spec as the coordinator signed it, and what it would be granted.
 
     `policy` is the digest of the policy under which it began to wait, `epsilon` and `delta` what that policy would grant,
     `received` the ledger's time in milliseconds since 1970.
     """
 
     kind: Literal["pending_study"] = "pending_study"
-    spec: StudySpec
+    spec: StudySpec | StatisticsSpec
     signature: Signature
     policy: Hex32
     epsilon: Epsilon
@@ -50,7 +51,7 @@ class Planned(Protocol):
         """The study's digest."""
 
     @property
-    def spec(self) -> StudySpec:
+    def spec(self) -> StudySpec | StatisticsSpec:
         """The study."""
 
 

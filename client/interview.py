@@ -4,12 +4,13 @@ from datetime import date, timedelta
 from typing import Protocol
 
 from client.answers import Answers, Texts, largest_delta, officer_key, without_deltas
-from client.questions import MANY, ONE, Question
+from client.questions import MANY, NONE_OF, ONE, Question
 from federation.errors import ConsilienceError, DocumentError
 from privacy.mistakes import best_order
 from privacy.policy import CUSTOMERS_PER_DELTA
 
 _NEEDS_SIZE = ("period-delta", "life-delta")
+_ONE_OF = {"statistics": "rule for statistics"}
 _SECURE_TERMS = ("secure-c", "secure-n-min", "secure-floor")
 
 
@@ -52,6 +53,8 @@ def complete(given: Answers, before: Answers | None, asker: Asker | None, today:
         earlier = without_deltas(earlier)
     one = {question.name: question.default for question in ONE if question.assumed and question.default}
     answers = Answers(one | {"issued": str(today)} | earlier.one | given.one, earlier.many | given.many)
+    if answers.one["mode"] == "plan" and "statistics" not in given.many:
+        answers.many.pop("statistics", None)  # a plan has slots for training alone
     idle = [name for name in _SECURE_TERMS if name in given.one and not _matters(answers.one, name)]
     if idle:
         raise DocumentError(
@@ -82,7 +85,8 @@ def _missing(answers: Answers, has_before: bool) -> list[str]:
     if answers.one.get("mode") == "plan" and "slot" not in answers.many:
         missing.append("slot")
     deltas = all(name in answers.one for name in _NEEDS_SIZE)
-    deltas = deltas and all("delta" in item for item in answers.many.get("study", ()))
+    rules = (*answers.many.get("study", ()), *answers.many.get("statistics", ()))
+    deltas = deltas and all("delta" in item for item in rules)
     if "size" not in answers.one and not deltas and not has_before:
         missing.append("size")
     return missing
@@ -107,7 +111,7 @@ class _Interview:
         self._answers = Answers(dict(given.one), dict(given.many))
 
     def run(self) -> Answers:
-        after = {"expires": ("officer",), "order": ("purpose", "study")}
+        after = {"expires": ("officer",), "order": ("purpose", "study", "statistics")}
         for question in ONE:
             if question.name not in self._answers.one and _matters(self._answers.one, question.name):
                 text = self._ask(question, self._default(question))
@@ -159,7 +163,7 @@ class _Interview:
 
     def _several(self, name: str) -> None:
         """Ask for the items of one list, one after another."""
-        if name in self._answers.many:
+        if name in self._answers.many or (name == "statistics" and self._answers.one["mode"] == "plan"):
             return
         before = without_deltas(self._before) if "size" in self._answers.one else self._before
         earlier = before.many.get(name, ())
@@ -169,8 +173,11 @@ class _Interview:
             if self._asker.agree(f"Keep what is there for {name}: {listed}?", True):
                 self._answers.many[name] = earlier
                 return
+        if name in NONE_OF and not self._asker.agree(NONE_OF[name], False):
+            self._answers.many[name] = ()
+            return
         items = [self._item(name, [])]
-        while self._asker.agree(f"Another {name}?", False):
+        while self._asker.agree(f"Another {_ONE_OF.get(name, name)}?", False):
             items.append(self._item(name, items))
         self._answers.many[name] = tuple(items)
 
@@ -210,7 +217,7 @@ def contradiction(answers: Answers, item: str, name: str, text: str, fields: Tex
 
     `item` is the list that the answer belongs to (empty for none), `fields` what is known of that item.
     """
-    check = {"": _of_policy, "purpose": _of_purpose, "study": _of_study, "slot": _of_slot}.get(item)
+    check = _CONTRADICTIONS.get(item)
     return "" if check is None else check(answers, name, text, fields)
 
 
@@ -269,3 +276,12 @@ def _within_period(answers: Answers, name: str, text: str) -> str:
     if name in ("epsilon", "delta") and float(text) > float(answers.one[f"period-{name}"]):
         return f"It must be at most the period's, {answers.one[f'period-{name}']}"
     return ""
+
+
+_CONTRADICTIONS = {
+    "": _of_policy,
+    "purpose": _of_purpose,
+    "study": _of_study,
+    "statistics": _of_study,
+    "slot": _of_slot,
+}

@@ -16,19 +16,22 @@ from client.install import install
 from client.list_rules import ListRules, list_rules
 from client.names import WorthWhile
 from client.node import founding, service
+from client.node import strategy as strategy_group
+from client.node.actions import actions
+from client.node.campaign import app as campaign_app
 from client.node.keep import purge_command
 from client.node.lists import export, names
-from client.node.scores import adopted, scores
+from client.node.scores import scores
+from client.node.segments import segments_command
+from client.node.shapes import shapes_command
 from client.node.studies import granted_row, print_secret, studies
-from client.officer.studies import granted_studies
+from client.node.value import value
+from client.officer.studies import opened_studies
 from client.roles import require_for
 from client.unlock import PassphraseFd, PassphraseFile, unlock_store
 from federation.charter import Charter
 from federation.document import load_yaml
-from federation.errors import DataError, DocumentError, PolicyError
-from federation.files import atomic_write
-from federation.messages import read_tensors
-from federation.study import MlpModel
+from federation.errors import DataError, PolicyError
 from privacy.keys import passphrase_from_file
 from privacy.ledger.state import State
 from privacy.ledger.succession import check_succession
@@ -183,7 +186,7 @@ def status(
     store_key = unlock_store(place, passphrase_file, passphrase_fd)
     with open_reader(place) as ledger:
         policy = ledger.policy()
-        rows = [granted_row(place, ledger, store_key, study) for study in granted_studies(place)]
+        rows = [granted_row(place, ledger, store_key, study) for study in opened_studies(place)]
     summary: dict[str, Any] = {
         "member": load_node(place.node_file).member,
         "charter": place.charter().digest(),
@@ -221,50 +224,16 @@ def _print_status(console: Console, summary: dict[str, Any]) -> None:
 app.command()(names)
 app.command()(export)
 app.command()(scores)
+app.command()(actions)
+app.add_typer(strategy_group.app, name="strategy")
+app.command()(value)
 app.command()(studies)
 app.command("purge")(purge_command)
+app.command("segments")(segments_command)
+app.command("shapes")(shapes_command)
+app.add_typer(campaign_app, name="campaign")
 founding.register(app)
 service.register(app)
-
-
-@app.command("shapes")
-def shapes_command(
-    study: Annotated[str, typer.Option(help="The study's name; its newest adopted model is drawn.")],
-    out: Annotated[Path, typer.Option(help="The picture to write, .svg or .png.")],
-    home: HomeOption = HERE,
-    passphrase_file: PassphraseFile = None,
-    passphrase_fd: PassphraseFd = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Draw what the adopted model says of each feature: for additive and logistic models the picture is the model itself.
-
-    For everybody with a role. Only contract and weights are drawn, which
-    every member holds; nothing about own customers is in the picture.
-    """
-    # torch and matplotlib take seconds to import, and few commands of the group need them
-    from client.shapes import draw, png, shapes, svg  # noqa: PLC0415
-    from federation.networks import tensor_shapes  # noqa: PLC0415
-
-    place = home_at(home)
-    require_for(place, "node shapes")
-    store_key = unlock_store(place, passphrase_file, passphrase_fd)
-    chosen, _ = adopted(place, study, store_key)
-    model = chosen.spec.draft.model
-    if isinstance(model, MlpModel) or out.suffix not in (".svg", ".png"):
-        raise DocumentError(
-            "CSL-C616",
-            "Only additive and logistic models are drawn, as .svg or .png.",
-            "Name a file that ends in .svg or .png.",
-        )
-    contract = place.contract(place.charter(), chosen.spec.draft.contract)
-    content = (place.folder("models") / f"{chosen.rid}.safetensors").read_bytes()
-    weights = read_tensors(content, tensor_shapes(model, contract))["linear.weight"][0]
-    figure = draw(shapes(model.kind, contract, weights), contract.label.meaning)
-    atomic_write(out, svg(figure) if out.suffix == ".svg" else png(figure))
-    if as_json:
-        print_json({"study": study, "rid": chosen.rid, "file": str(out)})
-    else:
-        typer.echo(f"Wrote {out}.")
 
 
 def _check_list_rules(rules: ListRules, node: NodeConfig) -> None:

@@ -5,19 +5,25 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from client.pricing import broken_epsilon, events_of, price_study
+from client.statistics.pricing import price_statistics, statistics_broken, statistics_events
 from federation.charter import Charter
 from federation.contract import FeatureContract
 from federation.errors import PolicyError
-from federation.messages import Grant
+from federation.messages import Grant, StatisticsGrant
+from federation.statistics import StatisticsSpec
 from federation.study import StudySpec
 from privacy.cost import NOTHING, Cost, total
-from privacy.decision import Terms, decide
+from privacy.decision import Terms, decide, decide_statistics
+from privacy.events import PrivacyEvent
 from privacy.filter import Limits, fits, price
 from privacy.ledger import Account, LedgerReader, Spending
 from privacy.ledger.entries import MILLISECONDS_A_DAY
+from privacy.ledger.rules import rule_for
 from privacy.ledger.state import EPOCH, State
 from privacy.plan import plan_epsilon
 
+Spec = StudySpec | StatisticsSpec
+AnyGrant = Grant | StatisticsGrant
 GRID = 100  # epsilons that are proposed are multiples of 1/GRID
 
 
@@ -45,15 +51,17 @@ class Outlook:
     """The terms that the policy in force would grant a study, the noise, and what that does to each budget it counts in.
 
     `if_broken`: for a study that is added up in secret, each account's epsilon by one's own noise alone; never part of a cost.
-    `exhausted`: the ledger lost entries, and nothing remains to spend whatever the effects say.
+    `exhausted`: the ledger lost entries, and nothing remains to spend whatever the effects say. `members`: how many institutions
+    declare the study's contract.
     """
 
     terms: Terms
-    grant: Grant
+    grant: AnyGrant
     costs: dict[Account, Cost]
     effects: tuple[Effect, ...]
     exhausted: bool
     if_broken: dict[Account, float] | None = None
+    members: int = 1
 
     @property
     def fits(self) -> bool:
@@ -61,7 +69,7 @@ class Outlook:
         return not self.exhausted and all(effect.fits for effect in self.effects)
 
 
-def terms_of(spec: StudySpec, charter: Charter, state: State, now: int) -> Terms:
+def terms_of(spec: Spec, charter: Charter, state: State, now: int) -> Terms:
     """Return what the policy in force would grant a study at `now` (milliseconds since 1970).
 
     Raises
@@ -75,31 +83,35 @@ def terms_of(spec: StudySpec, charter: Charter, state: State, now: int) -> Terms
             "No policy is in force in the ledger: every study is refused.",
             "Write one by `consilience officer policy new`, let it be signed, and activate it.",
         )
-    taken = state.plan.taken if state.plan is not None else ()
     today = EPOCH + timedelta(days=max(now, state.ts) // MILLISECONDS_A_DAY)
+    if isinstance(spec, StatisticsSpec):
+        return decide_statistics(state.policy, spec, charter, state.member, today)
+    taken = state.plan.taken if state.plan is not None else ()
     return decide(state.policy, spec, charter, state.member, today, taken)
 
 
-def look_ahead(spec: StudySpec, charter: Charter, reader: LedgerReader, now: int, contract: FeatureContract) -> Outlook:
+def look_ahead(spec: Spec, charter: Charter, reader: LedgerReader, now: int, contract: FeatureContract) -> Outlook:
     """Price a study as the vault would, and return what it would do to the budgets at `now`; changes nothing.
 
     Raises
     ------
     PolicyError
-        As `terms_of`; as `client.pricing.price_study` when no noise brings the study to its epsilon.
+        As `terms_of`; as `client.pricing.price_study` or `client.statistics.pricing.price_statistics` when no noise brings the study to
+        its epsilon.
     """
     state = reader.state()
     terms = terms_of(spec, charter, state, now)
     assert state.limits is not None
     grant = _grant(spec, charter, state, terms, contract)
-    costs = costs_of(grant, terms, state.limits)
+    costs = costs_of(spec, grant, terms, state.limits)
     rows = [item for item in reader.spending(now) if item.purpose in (None, terms.purpose)]
     effects = tuple(_effect(item, costs[item.account], state) for item in rows)
-    return Outlook(terms, grant, costs, effects, state.exhausted, if_broken_of(grant, terms))
+    members = sum(member.declaration(terms.contract) is not None for member in charter.members)
+    return Outlook(terms, grant, costs, effects, state.exhausted, if_broken_of(spec, grant, terms), members)
 
 
 def if_broken_at(
-    spec: StudySpec, charter: Charter, reader: LedgerReader, now: int, contract: FeatureContract
+    spec: Spec, charter: Charter, reader: LedgerReader, now: int, contract: FeatureContract
 ) -> dict[Account, float] | None:
     """Return what would hold for a study by one's own noise alone, on each account, were it granted at `now`; None for a plain
     study. Raises as `look_ahead`."""
@@ -107,31 +119,41 @@ def if_broken_at(
         return None
     state = reader.state()
     terms = terms_of(spec, charter, state, now)
-    return if_broken_of(_grant(spec, charter, state, terms, contract), terms)
+    return if_broken_of(spec, _grant(spec, charter, state, terms, contract), terms)
 
 
-def if_broken_of(grant: Grant, terms: Terms) -> dict[Account, float] | None:
-    """Return the epsilon that one's own noise alone gives a grant on each account; None for a plain study's."""
+def if_broken_of(spec: Spec, grant: AnyGrant, terms: Terms) -> dict[Account, float] | None:
+    """Return the epsilon that one's own noise alone gives a study's grant on each account; None for a plain study's."""
+    if isinstance(grant, StatisticsGrant):
+        assert isinstance(spec, StatisticsSpec)  # a grant is of its study's kind
+        return statistics_broken(spec, grant)
     return None if terms.secure is None else broken_epsilon(grant, terms.secure, terms.delta)
 
 
-def _grant(spec: StudySpec, charter: Charter, state: State, terms: Terms, contract: FeatureContract) -> Grant:
+def _grant(spec: Spec, charter: Charter, state: State, terms: Terms, contract: FeatureContract) -> AnyGrant:
     assert state.member is not None
     declaration = charter.member(state.member).declaration(terms.contract)
     assert declaration is not None  # `decide` looked
+    if isinstance(spec, StatisticsSpec):
+        return price_statistics(spec, state.member, declaration, terms)
     return price_study(spec, state.member, declaration, terms, contract)
 
 
-def costs_of(grant: Grant, terms: Terms, limits: Limits) -> dict[Account, Cost]:
-    """Return what a grant is charged on each account: nothing where it fills a plan's slot, which is paid for."""
-    events = events_of(grant, terms.secure)
+def costs_of(spec: Spec, grant: AnyGrant, terms: Terms, limits: Limits) -> dict[Account, Cost]:
+    """Return what a study's grant is charged on each account: nothing where it fills a plan's slot, which is paid for."""
+    events: dict[Account, tuple[PrivacyEvent, ...]]
+    if isinstance(grant, StatisticsGrant):
+        assert isinstance(spec, StatisticsSpec)  # a grant is of its study's kind
+        events = statistics_events(spec, grant)
+    else:
+        events = events_of(grant, terms.secure)
     if terms.slot is not None:
         return dict.fromkeys(events, NOTHING)
     return {account: price(each, limits, terms.purpose) for account, each in events.items()}
 
 
 def largest_epsilon(
-    spec: StudySpec, charter: Charter, reader: LedgerReader, after: Outlook, contract: FeatureContract
+    spec: Spec, charter: Charter, reader: LedgerReader, after: Outlook, contract: FeatureContract
 ) -> float | None:
     """Return the largest epsilon, to two decimals, at which a study of the same kind still fits.
 
@@ -141,7 +163,8 @@ def largest_epsilon(
     state, terms = reader.state(), after.terms
     if terms.slot is not None or state.exhausted or state.policy is None:
         return None
-    rule = next(item for item in state.policy.studies if item.contract == terms.contract)
+    rule = rule_for(state.policy, terms.contract, terms.purpose, terms.work)
+    assert rule is not None  # `terms` are of this policy
     low, high = 0, int(rule.max_epsilon * GRID + 1e-9) + 1
     trial = high - 1
     while high - low > 1:
@@ -154,7 +177,7 @@ def largest_epsilon(
 
 
 def how_often(
-    spec: StudySpec,
+    spec: Spec,
     charter: Charter,
     reader: LedgerReader,
     after: Outlook,
@@ -173,7 +196,7 @@ def how_often(
 
 
 def _part_of_room(
-    spec: StudySpec, charter: Charter, state: State, after: Outlook, contract: FeatureContract, epsilon: float
+    spec: Spec, charter: Charter, state: State, after: Outlook, contract: FeatureContract, epsilon: float
 ) -> float:
     """Return which part of what is left a study at `epsilon` takes, where it takes most; infinity where nothing is left, or
     the study has no price."""
@@ -190,11 +213,11 @@ def _part_of_room(
 
 
 def _costs_at(
-    spec: StudySpec, charter: Charter, state: State, terms: Terms, contract: FeatureContract, epsilon: float
+    spec: Spec, charter: Charter, state: State, terms: Terms, contract: FeatureContract, epsilon: float
 ) -> dict[Account, Cost]:
     assert state.limits is not None
     other = replace(terms, epsilon=epsilon)
-    return costs_of(_grant(spec, charter, state, other, contract), other, state.limits)
+    return costs_of(spec, _grant(spec, charter, state, other, contract), other, state.limits)
 
 
 def _taken(effect: Effect, after: Outlook) -> Cost:

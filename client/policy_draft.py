@@ -32,6 +32,7 @@ def build(answers: Answers, before: Policy | None = None) -> Policy:
     one = answers.one
     budget = _budget(answers, before)
     studies = [_study(item, budget["period"]["delta"]) for item in answers.many["study"]]
+    statistics = [_statistics(item, budget["period"]["delta"]) for item in answers.many.get("statistics", ())]
     deltas = {rule["contract"]: rule["max_delta"] for rule in studies}
     if one["mode"] == "plan":
         budget["slots"] = [_slot(item, deltas) for item in answers.many["slot"]]
@@ -48,6 +49,7 @@ def build(answers: Answers, before: Policy | None = None) -> Policy:
         "purposes": [_purpose(item, budget["period"]["delta"]) for item in answers.many["purpose"]],
         "contact_consent": one["contact-consent"],
         "studies": studies,
+        "statistics": statistics,
         "budget": budget,
         "smallest_cohort": int(one["smallest-cohort"]),
         "smallest_partners": int(one["smallest-partners"]),
@@ -143,6 +145,17 @@ def _study(item: Texts, period_delta: float) -> dict[str, Any]:
         "max_delta": values.get("delta", period_delta),
         "automatic_epsilon": values["automatic"],
         "holdout": {"kind": kind, **held},
+    }
+
+
+def _statistics(item: Texts, period_delta: float) -> dict[str, Any]:
+    values = _typed("statistics", item)
+    return {
+        "contract": values["contract"],
+        "purposes": values["purposes"],
+        "max_epsilon": values["epsilon"],
+        "max_delta": values.get("delta", period_delta),
+        "automatic_epsilon": values["automatic"],
     }
 
 

@@ -7,9 +7,10 @@ from datetime import date
 from federation.charter import Charter
 from federation.errors import ConsilienceError, PolicyError
 from federation.signing import Signature, verify
+from federation.statistics import StatisticsDraft
 from federation.study import StudyDraft
 from privacy.comparison import grows
-from privacy.decision import foresee
+from privacy.decision import foresee, foresee_statistics
 from privacy.ledger.authority import eligible, signatures_needed
 from privacy.ledger.state import State
 from privacy.ledger.succession import check_succession
@@ -101,10 +102,13 @@ class Verdict:
         return f"Study {self.study}: {self.verdict}. {self.why}"
 
 
-def verdict_on(policy: Policy, draft: StudyDraft, charter: Charter | None, today: date) -> Verdict:
+def verdict_on(policy: Policy, draft: StudyDraft | StatisticsDraft, charter: Charter | None, today: date) -> Verdict:
     """Return what a policy would make of a drafted study, as far as the draft shows it."""
     try:
-        epsilon, eyes = foresee(policy, draft, charter, today)
+        if isinstance(draft, StatisticsDraft):
+            epsilon, eyes = foresee_statistics(policy, draft, charter, today)
+        else:
+            epsilon, eyes = foresee(policy, draft, charter, today)
     except PolicyError as error:
         return Verdict(draft.name, "refused", f"{error.code}: {error.cause}", error.code)
     unseen = "" if charter is not None else " Declared sizes and partners were not looked at: give --home."

@@ -26,6 +26,9 @@ _COMMENTS = {
     "contact_consent": "Only customers who agreed to this may stand on a name list.",
     "studies": "What a study may ask for: less, never more. Above automatic_epsilon it waits for officers; with 0 every\n"
     "study waits. Held-out customers test the model and never train it: fixed for the budget's life.",
+    "statistics": "Studies that count customers and add up what is known of them, with noise: which questions they ask is in each\n"
+    "study. All customers who agreed count, those who train and those who are held out, so that both accounts pay.\n"
+    "Above automatic_epsilon a study waits for officers; with 0 every one does.",
     "budget": "How much may leave in all, counted for each customer, who may be added or removed.\n"
     "open: studies come as they come. plan: studies fill the slots below, and nothing else.\n"
     "The filter adds up what was spent. It and the life budget are fixed for good by the first policy.",

@@ -193,6 +193,18 @@ MANY: dict[str, tuple[Question, ...]] = {
             form="such as hash:0.2 or position:36168",
         ),
     ),
+    "statistics": (
+        Question("contract", "Statistics on which feature contract?", Name),
+        Question("purposes", "For which of the purposes? Join several by +", Purpose, several=True),
+        Question("epsilon", "The largest epsilon of a statistics study; both accounts pay it", Epsilon, "1.0"),
+        Question("delta", "The delta of a study; empty for the largest that is sound", Delta, optional=True),
+        Question(
+            "automatic",
+            "Up to which epsilon does a study need nobody's approval? 0: all wait",
+            Annotated[float, Limit(ge=0, le=100)],
+            "0.0",
+        ),
+    ),
     "slot": (
         Question("id", "A name for a slot of the plan", Name),
         Question("purpose", "Its purpose", Purpose),
@@ -211,3 +223,5 @@ MANY: dict[str, tuple[Question, ...]] = {
         Question("histogram", "The evaluation's sigma, where no epsilon is given", float, optional=True),
     ),
 }
+NONE_OF = {"statistics": "Allow statistics studies, which count customers and add up what is known of them?"}
+"""Lists that may be empty: the flag's value `none` says so, and at a terminal this question asks whether they are."""

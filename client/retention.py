@@ -1,8 +1,8 @@
 """What a study left at home is deleted when the policy's retention says so, and each deletion stands in the ledger first.
 
-Ages are by the ledger's time, which never goes back. A name list is as old as the day in its name; kept replies and
-participation records are as old as their study's closing, and stay while the study is open, because a restart needs them. The secrets
-of a study's secure sums go as soon as it is closed, whatever the days.
+Ages are by the ledger's time, which never goes back. Name lists, kept scorings and campaigns are as old as the day in their names; kept
+replies and participation records are as old as their study's closing, and stay while the study is open, because a restart needs them. The
+secrets of a study's secure sums go as soon as it is closed, whatever the days.
 A deletion unlinks files that were sealed: what a disk still holds of them opens with the store key alone.
 """
 
@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
 
-from client import lists
+from client import lists, scorings
+from client.campaign import store as campaigns
 from client.home import Home
 from client.participation import SUFFIX as PART
 from client.replies import SUFFIX as REPLY
@@ -25,7 +26,7 @@ from privacy.policy import Retention
 
 VAULT = "vault"
 LEFT_OVER_DAYS = 1
-_FOLDERS = ("lists", "replies", "participation", "models", SECURE)
+_FOLDERS = ("lists", scorings.FOLDER, campaigns.FOLDER, "replies", "participation", "models", SECURE)
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class Due:
     """What is older than the retention allows: groups of files that belong together, by what they are called in the ledger."""
 
     lists: dict[str, tuple[Path, ...]]
+    scorings: dict[str, tuple[Path, ...]]
+    campaigns: dict[str, tuple[Path, ...]]
     replies: dict[str, tuple[Path, ...]]
     participation: dict[str, tuple[Path, ...]]
     secrets: dict[str, tuple[Path, ...]]
@@ -40,12 +43,14 @@ class Due:
 
     def __bool__(self) -> bool:
         """Return whether there is anything to delete."""
-        return bool(self.lists or self.replies or self.participation or self.secrets or self.leftovers)
+        return bool(self.groups())
 
     def groups(self) -> list[tuple[str, tuple[Path, ...]]]:
         """Return each group of files under the words that the ledger gets."""
         return [
             *((lists.called(stem), files) for stem, files in self.lists.items()),
+            *((scorings.called(stem), files) for stem, files in self.scorings.items()),
+            *((campaigns.called(stem), files) for stem, files in self.campaigns.items()),
             *((f"kept replies of study {rid}", files) for rid, files in self.replies.items()),
             *((f"participation in study {rid}", files) for rid, files in self.participation.items()),
             *((_secrets_called(rid), files) for rid, files in self.secrets.items()),
@@ -70,11 +75,24 @@ def due(home: Home, retention: Retention, ledger: LedgerReader, now: int) -> Due
     closed = _closings(ledger, {*replies, *parts, *secrets})
     return Due(
         lists=_old_lists(home, retention.name_lists_days, today),
+        scorings=_old_scorings(home, retention.name_lists_days, today),
+        campaigns=_old_campaigns(home, retention.name_lists_days, today),
         replies=_over(replies, closed, retention.replies_days, now),
         participation=_over(parts, closed, retention.participation_days, now),
         secrets={rid: files for rid, files in secrets.items() if rid in closed},
         leftovers=_leftovers(home, now),
     )
+
+
+def _old_campaigns(home: Home, days: int, today: date) -> dict[str, tuple[Path, ...]]:
+    """Return campaigns whose last day of outcomes, which is in the files' names, is too long ago."""
+    folder = home.folder(campaigns.FOLDER)
+    ended = {stem: campaigns.day_of(stem) for stem in campaigns.stems(folder)}
+    return {
+        stem: campaigns.files_of(folder, stem)
+        for stem, day in ended.items()
+        if day is not None and today - day > timedelta(days=days)
+    }
 
 
 def purge(home: Home, retention: Retention, ledger: Ledger, *, actor: str = VAULT, role: str = VAULT) -> Due:
@@ -127,6 +145,13 @@ def _old_lists(home: Home, days: int, today: date) -> dict[str, tuple[Path, ...]
         stem: lists.files_of(folder, stem)
         for stem, day in written.items()
         if day is not None and today - day > timedelta(days=days)
+    }
+
+
+def _old_scorings(home: Home, days: int, today: date) -> dict[str, tuple[Path, ...]]:
+    written = {path: scorings.day_of(path.stem) for path in scorings.files(home)}
+    return {
+        path.stem: (path,) for path, day in written.items() if day is not None and today - day > timedelta(days=days)
     }
 
 

@@ -43,6 +43,12 @@ ROLE_OF: Mapping[str, tuple[Role, ...]] = {
     "node names": ("analyst",),
     "node export": ("analyst",),
     "node scores": ("analyst",),
+    "node segments": ("analyst",),
+    "node campaign": ("analyst",),
+    "node actions": ("analyst",),
+    # A map of names: no home is asked, and no customer is in it.
+    "node strategy check": ROLES,
+    "node value": ("analyst",),
     "node studies": ("operator", "analyst", "officer", "auditor"),
     "node start": _OPERATE,
     "node stop": _OPERATE,

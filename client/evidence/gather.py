@@ -140,7 +140,7 @@ class Gathered:
         self.purposes: dict[str, MonthSpent] = {}
         self.points: list[Point] = []
         self.first_ts: int | None = None
-        self.released_bytes = 0
+        self.replies = 0
         self._stride = 1
         self._skipped = 0
 
@@ -196,12 +196,15 @@ class Gathered:
                 sums.charge(charge.account, charge.cost)
 
     def _release(self, study: Study | None, body: Release) -> None:
-        self._month(body.ts).releases += 1
-        self.released_bytes += body.data.bytes
+        reserved = None if study is None else study.reserved
+        # Both accounts pay for a round of statistics, by an entry each, and one reply leaves.
+        if reserved is None or reserved.work == "training" or body.data.account == "training":
+            self.replies += 1
+            self._month(body.ts).releases += 1
+            if reserved is not None:
+                self._purpose(reserved.purpose).releases += 1
         if study is None:
             return
-        if study.reserved is not None:
-            self._purpose(study.reserved.purpose).releases += 1
         kind = (body.data.account, body.data.what)
         if kind not in study.releases and len(study.releases) >= MOST_ROWS:
             kind = (body.data.account, "other")

@@ -1,6 +1,7 @@
 """The documents beside a pack's ledger: charter, contracts, studies, models' cards, the witnesses' note. Each must fit."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -29,13 +30,16 @@ from client.evidence.manifest import (
     Manifest,
 )
 from client.pricing import events_of
-from client.studies import OpenStudy
+from client.statistics.pricing import statistics_events
+from client.studies import Opened, OpenStatistics, OpenStudy
 from federation.charter import Charter, SealedCharter, open_charter
 from federation.contract import FeatureContract
 from federation.errors import ConsilienceError, DocumentError, IntegrityError
 from federation.heads import Head, open_head
 from federation.messages import ModelDelivery
 from federation.note import MAX_NOTE_BYTES
+from privacy.events import PrivacyEvent
+from privacy.ledger import Account
 from privacy.ledger.audit import Findings
 from privacy.ledger.entries import ReserveData
 from privacy.ledger.state import KeySince
@@ -43,6 +47,7 @@ from privacy.ledger.state import KeySince
 _STUDY = re.compile(rf"{STUDIES}/([0-9a-f]{{64}})\.json", re.ASCII)
 _MODEL = re.compile(rf"{MODELS}/([0-9a-f]{{64}})\.(card|delivery)\.json", re.ASCII)
 _CONTRACT = re.compile(rf"{CONTRACTS}/([a-z][a-z0-9_]{{0,47}})\.json", re.ASCII)
+_STATISTICS = b'"kind":"open_statistics"'  # within a text, canonical JSON would escape the quotes
 _ASK = "Ask the institution for the pack again, and keep this one as evidence."
 
 
@@ -99,7 +104,7 @@ class Papers:
 
     charter: Charter
     contracts: dict[str, FeatureContract] = field(default_factory=dict)
-    studies: dict[str, OpenStudy] = field(default_factory=dict)
+    studies: dict[str, Opened] = field(default_factory=dict)
     deliveries: dict[str, Delivered] = field(default_factory=dict)
     cards: dict[str, Card] = field(default_factory=dict)
     note: Head | None = None
@@ -178,7 +183,7 @@ def _check_file(files: Files, name: str, checked: Checked, papers: Papers) -> No
             raise IntegrityError("CSL-C808", "It is not the contract that the charter pins.", _ASK)
         papers.contracts[document.name] = document
     elif study is not None:
-        found = read_document(files, name, OpenStudy, MAX_DOCUMENT_BYTES)
+        found = _opened(files, name)
         held = checked.audit.facts.reservation(study[1])
         _check_study(found, study[1], None if held is None else held.data)
         if len(papers.studies) < MOST_STUDIES:
@@ -192,18 +197,32 @@ def _check_file(files: Files, name: str, checked: Checked, papers: Papers) -> No
         _check_card(files, name, model[1], papers)
 
 
-def _check_study(found: OpenStudy, rid: str, reserved: ReserveData | None) -> None:
+def _opened(files: Files, name: str) -> Opened:
+    """Return a granted study, of training or of statistics: its `kind` says which. Raises DocumentError CSL-C804."""
+    if name in files.names and _STATISTICS in files.read(name, MAX_DOCUMENT_BYTES):
+        return read_document(files, name, OpenStatistics, MAX_DOCUMENT_BYTES)
+    return read_document(files, name, OpenStudy, MAX_DOCUMENT_BYTES)
+
+
+def _check_study(found: Opened, rid: str, reserved: ReserveData | None) -> None:
     """Refuse a study's file that is not the one that the ledger reserved: spec by digest, grant by its events."""
     draft, grant = found.spec.draft, found.grant
     if found.spec.digest() != rid or grant.study != rid:
         raise IntegrityError("CSL-C808", "It is not the study of this digest.", _ASK)
     if reserved is None:
         raise IntegrityError("CSL-C808", "The ledger's entries in this pack reserve no such study.", _ASK)
-    said = (draft.name, draft.purpose, draft.contract, grant.epsilon, grant.delta)
-    booked = (reserved.study, reserved.purpose, reserved.contract, reserved.epsilon, reserved.delta)
+    work = "statistics" if isinstance(found, OpenStatistics) else "training"
+    said = (draft.name, draft.purpose, draft.contract, grant.epsilon, grant.delta, work)
+    booked = (reserved.study, reserved.purpose, reserved.contract, reserved.epsilon, reserved.delta, reserved.work)
     events = {charge.account: charge.events for charge in reserved.charges}
-    if said != booked or events != events_of(grant, found.spec.secure):
+    if said != booked or events != _paid_for(found):
         raise IntegrityError("CSL-C808", "The study was reserved on other terms than these.", _ASK)
+
+
+def _paid_for(found: Opened) -> Mapping[Account, tuple[PrivacyEvent, ...]]:
+    if isinstance(found, OpenStatistics):
+        return statistics_events(found.spec, found.grant)
+    return events_of(found.grant, found.spec.secure)
 
 
 def _check_card(files: Files, name: str, rid: str, papers: Papers) -> None:

@@ -26,7 +26,7 @@ from privacy.comparison import changes
 from privacy.ledger.entries import PolicyEntry, RefuseData, Restore, Rotate, Witnessed
 from privacy.ledger.reader import Spending, spending_of
 from privacy.ledger.refusals import RefusalsData
-from privacy.policy import Policy, describe_holdout
+from privacy.policy import Policy, StatisticsRule, StudyRule, describe_holdout
 
 SUMMED = "only counted: too many were refused within the hour to write each down"
 
@@ -107,7 +107,7 @@ def _facts(manifest: Manifest, checked: Checked, papers: Papers) -> dict[str, An
         "charter_key": member.key,
         "entries": sum(gathered.kinds.values()),
         "granted": gathered.kinds["reserve"],
-        "released": gathered.kinds["release"],
+        "released": gathered.replies,
         "refused": sum(gathered.refusals.values()),
         "withdrawn": gathered.withdrawn,
         "life": [(ACCOUNT_NAMES[item.account], enforced(item, item.used), plain(item.epsilon)) for item in life],
@@ -159,17 +159,22 @@ def _policy(policy: Policy) -> dict[str, Any]:
         "secrecy": _secrecy(policy),
         "consents": [(rule.id, rule.meaning, rule.consent) for rule in policy.purposes],
         "rules": [
-            (
-                rule.contract,
-                ", ".join(rule.purposes),
-                f"{rule.max_epsilon:g}",
-                plain(rule.max_delta),
-                f"{rule.automatic_epsilon:g}",
-                describe_holdout(rule.holdout),
-            )
-            for rule in policy.studies
+            *[_rule("training", rule, describe_holdout(rule.holdout)) for rule in policy.studies],
+            *[_rule("statistics", rule, "nobody: all are counted") for rule in policy.statistics],
         ],
     }
+
+
+def _rule(kind: str, rule: StudyRule | StatisticsRule, held_out: str) -> tuple[str, ...]:
+    return (
+        rule.contract,
+        kind,
+        ", ".join(rule.purposes),
+        f"{rule.max_epsilon:g}",
+        plain(rule.max_delta),
+        f"{rule.automatic_epsilon:g}",
+        held_out,
+    )
 
 
 def _secrecy(policy: Policy) -> str:

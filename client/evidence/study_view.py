@@ -5,8 +5,9 @@ from typing import Any
 from client.evidence.budget_view import ACCOUNT_NAMES
 from client.evidence.gather import Gathered, ReleaseGroup, Study
 from client.evidence.papers import Papers
-from client.studies import OpenStudy
+from client.studies import Opened, OpenStatistics
 from client.words import moment_of, plain, short_digests, size_of
+from federation.question_words import describe
 from privacy.events import SecureSum
 from privacy.ledger.entries import ApproveData, ReserveData
 
@@ -66,11 +67,11 @@ def _in_stretch(study: Study) -> bool:
     return not study.before or bool(study.releases) or study.closed is not None
 
 
-def _block(study: Study, reserved: ReserveData, found: OpenStudy | None, names: StudyNames) -> dict[str, Any]:
-    draft = None if found is None else found.spec.draft
+def _block(study: Study, reserved: ReserveData, found: Opened | None, names: StudyNames) -> dict[str, Any]:
     return {
         "name": reserved.study,
-        "title": reserved.study if draft is None else draft.title,
+        "title": reserved.study if found is None else found.spec.draft.title,
+        "statistics": reserved.work == "statistics",
         "rid": study.rid,
         "purpose": reserved.purpose,
         "contract": reserved.contract,
@@ -82,9 +83,7 @@ def _block(study: Study, reserved: ReserveData, found: OpenStudy | None, names: 
         "secret": None if reserved.if_broken is None else _secret(reserved, found),
         "policy": reserved.policy,
         "approvals": _approvals(study, reserved, names),
-        "use": None if draft is None else draft.intended_use,
-        "limits": None if draft is None else draft.limits,
-        "model": None if draft is None else f"{draft.model.kind}, {draft.mode}",
+        **_planned(found),
         "releases": [_release(item) for item in study.releases.values()],
         "consents": [(item.data.consent, moment_of(item.ts), item.data.salted) for item in study.consents],
         "closed": None if study.closed is None else (moment_of(study.closed.ts), study.closed.data.reason),
@@ -92,7 +91,18 @@ def _block(study: Study, reserved: ReserveData, found: OpenStudy | None, names: 
     }
 
 
-def _secret(reserved: ReserveData, found: OpenStudy | None) -> dict[str, Any]:
+def _planned(found: Opened | None) -> dict[str, Any]:
+    """Return what a study's document says beyond the ledger: a model's use and limits, or questions in plain words; None without one."""
+    if found is None or isinstance(found, OpenStatistics):
+        queries = () if found is None else found.spec.draft.queries
+        questions = [(query.id, query.title or "", describe(query)) for query in queries]
+        return {"use": None, "limits": None, "model": None, "questions": questions}
+    draft = found.spec.draft
+    model = f"{draft.model.kind}, {draft.mode}"
+    return {"use": draft.intended_use, "limits": draft.limits, "model": model, "questions": []}
+
+
+def _secret(reserved: ReserveData, found: Opened | None) -> dict[str, Any]:
     """Return how a study was added up in secret, and what its own noise alone would hold; the plan where its document is there."""
     plan = None if found is None else found.spec.secure
     claims = reserved.if_broken or ()
@@ -123,10 +133,10 @@ def _release(item: ReleaseGroup) -> dict[str, Any]:
 
 
 def model_rows(gathered: Gathered, papers: Papers) -> list[dict[str, Any]]:
-    """Return the model of each study of the stretch, with what its card says; studies without one are named, too."""
+    """Return the model of each training study of the stretch, with what its card says; studies without one are named, too."""
     rows = []
     for study in gathered.studies.values():
-        if study.reserved is None or not _in_stretch(study):
+        if study.reserved is None or study.reserved.work == "statistics" or not _in_stretch(study):
             continue
         delivered, card = papers.deliveries.get(study.rid), papers.cards.get(study.rid)
         auc = None if card is None else card.overall.auc

@@ -23,7 +23,7 @@ def purge_command(
     passphrase_fd: PassphraseFd = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Delete name lists, kept replies and participation records that are older than the policy allows.
+    """Delete name lists, kept scorings, kept replies and participation records that are older than the policy allows.
 
     For operators and officers. The vault does the same when it starts and
     after each study; run this, from a timer, where a vault is seldom started.

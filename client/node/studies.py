@@ -12,19 +12,24 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from client.decisions import read_decision
+from client.decisions import Decision, read_decision
 from client.desk import HERE, HomeOption, JsonOption, home_at, open_reader, print_json
 from client.home import Home
 from client.inbox import PendingStudy
-from client.officer.studies import granted_studies, inbox_of, standing_now
+from client.officer.studies import inbox_of, opened_studies, standing_now
 from client.officer.study_view import STANDINGS, printable
+from client.reports import FOLDER as REPORTS
+from client.reports import Reports
 from client.roles import require_for
 from client.secure.standing import in_words, standing_row, terms_row
 from client.secure.store import FOLDER, Secrets
-from client.studies import OpenStudy
+from client.studies import Opened, OpenStatistics
 from client.unlock import PassphraseFd, PassphraseFile, unlock_store
 from client.words import moment_of
 from federation.charter import Charter
+from federation.question_words import describe
+from federation.statistics import StatisticsSpec
+from federation.study import StudySpec
 from privacy.ledger import LedgerReader
 from privacy.ledger.entries import RefuseData
 from privacy.ledger.refusals import RefusalsData
@@ -83,7 +88,7 @@ def study_rows(home: Home, reader: LedgerReader, store_key: bytes) -> list[dict[
     ConsilienceError
         As `client.officer.studies.find_study` and `client.decisions.read_decision`.
     """
-    granted = [granted_row(home, reader, store_key, study) for study in granted_studies(home)]
+    granted = [granted_row(home, reader, store_key, study) for study in opened_studies(home)]
     known = {row["rid"] for row in granted}
     inbox, charter = inbox_of(home), home.charter()
     waiting = [_waiting_row(study, charter, reader) for study in inbox.list() if study.rid not in known]
@@ -91,19 +96,20 @@ def study_rows(home: Home, reader: LedgerReader, store_key: bytes) -> list[dict[
     return waiting + granted + declined
 
 
-def granted_row(home: Home, reader: LedgerReader, store_key: bytes, study: OpenStudy) -> dict[str, Any]:
-    """Return a study that was granted as a mapping."""
-    held, decision = reader.reservation(study.rid), read_decision(home, study.rid, store_key)
+def granted_row(home: Home, reader: LedgerReader, store_key: bytes, study: Opened) -> dict[str, Any]:
+    """Return a study that was granted as a mapping; of statistics no model comes, and nothing is evaluated."""
+    held, counting = reader.reservation(study.rid), isinstance(study, OpenStatistics)
+    decision = None if counting else read_decision(home, study.rid, store_key)
     status = "unreserved" if held is None else ("closed" if held.closed else "open")
     words = STANDINGS.get(status, "was never reserved: the coordinator may offer it again")
     plan, secrets = study.spec.secure, Secrets(home.root / FOLDER, store_key)
     return _row(study, status, words) | {
         "secure": None if plan is None else standing_row(study, plan, held, secrets),
         "released": 0 if held is None else held.released.get("training", 0),
-        "evaluated": held is not None and held.released.get("holdout", 0) > 0,
+        "evaluated": not counting and held is not None and held.released.get("holdout", 0) > 0,
         "epsilon": study.grant.epsilon,
         "delta": study.grant.delta,
-        "model": "none yet" if decision is None else ("in use" if decision.adoption.adopted else "not adopted"),
+        "model": _outcome(home, study, decision),
         "listed": None if decision is None else decision.listed,
         "fault": _fault(home.root / "studies" / f"{study.rid}.fault.json"),
     }
@@ -140,9 +146,10 @@ def _waiting_row(study: PendingStudy, charter: Charter, reader: LedgerReader) ->
     return row | {"epsilon": study.epsilon, "delta": study.delta, "since": moment_of(study.received)}
 
 
-def _row(study: PendingStudy | OpenStudy, status: str, words: str) -> dict[str, Any]:
-    draft = study.spec.draft
+def _row(study: PendingStudy | Opened, status: str, words: str) -> dict[str, Any]:
+    draft, spec = study.spec.draft, study.spec
     return {
+        "kind": "statistics" if isinstance(spec, StatisticsSpec) else "training",
         "study": draft.name,
         "rid": study.rid,
         "title": draft.title,
@@ -150,16 +157,30 @@ def _row(study: PendingStudy | OpenStudy, status: str, words: str) -> dict[str, 
         "contract": draft.contract,
         "status": status,
         "status_words": words,
-        "rounds": study.spec.training.rounds,
+        "rounds": spec.plan.rounds if isinstance(spec, StatisticsSpec) else spec.training.rounds,
+        "questions": [describe(query) for query in spec.draft.queries] if isinstance(spec, StatisticsSpec) else None,
         "released": 0,
         "evaluated": False,
         "epsilon": None,
         "delta": None,
-        "model": "none yet",
+        "model": _none_yet(spec),
         "listed": None,
         "fault": None,
-        "secure": None if study.spec.secure is None else terms_row(study.spec.secure),
+        "secure": None if spec.secure is None else terms_row(spec.secure),
     }
+
+
+def _none_yet(spec: StudySpec | StatisticsSpec) -> str:
+    return "no report yet" if isinstance(spec, StatisticsSpec) else "none yet"
+
+
+def _outcome(home: Home, study: Opened, decision: Decision | None) -> str:
+    """Say what came of a granted study: a model and whether it is used, or a report."""
+    if isinstance(study, OpenStatistics) and Reports(home.root / REPORTS).of_study(study.rid):
+        return "report here"
+    if decision is None:
+        return _none_yet(study.spec)
+    return "in use" if decision.adoption.adopted else "not adopted"
 
 
 def _fault(path: Path) -> str | None:
@@ -181,7 +202,7 @@ def print_studies(console: Console, rows: list[dict[str, Any]]) -> None:
         )
         return
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("study", "digest", "stands", "rounds", "epsilon", "model"):
+    for column in ("study", "digest", "stands", "rounds", "epsilon", "model or report"):
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(
@@ -193,11 +214,20 @@ def print_studies(console: Console, rows: list[dict[str, Any]]) -> None:
             row["model"],
         )
     console.print(table)
+    _print_questions(console, rows)
     print_secret(console, rows)
     for row in rows:
         if row["fault"] is not None:
             console.print(f"{row['study']} {row['rid'][:12]}: no customer takes part, its releases are noise alone:")
             console.print(f"    {escape(printable(row['fault']))}", style="yellow")
+
+
+def _print_questions(console: Console, rows: list[dict[str, Any]]) -> None:
+    """Print of each statistics study what it asks."""
+    for row in (row for row in rows if row["questions"] is not None):
+        console.print(f"{row['study']} {row['rid'][:12]} counts all customers who agreed:")
+        for text in row["questions"]:
+            console.print(f"    {escape(printable(text))}")
 
 
 def print_secret(console: Console, rows: list[dict[str, Any]]) -> None:

@@ -19,15 +19,18 @@ from client.inbox import PendingStudy
 from client.officer.budget_view import budget_facts, print_budget, slot_rows, slot_table
 from client.officer.studies import find_study
 from client.officer.study_view import outlook_facts, print_outlook, printable
-from client.outlook import Outlook, how_often, largest_epsilon, look_ahead
+from client.outlook import Outlook, Spec, how_often, largest_epsilon, look_ahead
 from client.roles import require_for
 from federation.charter import Charter
 from federation.contract import FeatureContract
-from federation.document import MAX_DOCUMENT_BYTES, Document, load_yaml
+from federation.document import MAX_DOCUMENT_BYTES, Document
+from federation.drafts import load_draft
 from federation.errors import DocumentError, StorageError
 from federation.files import atomic_write
+from federation.measures import MOST_CELLS
 from federation.signing import Signature, verify
-from federation.study import CONTEXT, SecurePlan, StudyDraft, StudySpec, Training
+from federation.statistics import MOST_ROUNDS, StatisticsDraft, StatisticsPlan, StatisticsSpec
+from federation.study import CONTEXT, Draft, SecurePlan, StudySpec, Training
 from privacy.ledger import LedgerReader, system_clock
 
 MOST_ENTRIES = 20_000  # above, the tight figure is computed only when asked for
@@ -41,7 +44,7 @@ app = typer.Typer(invoke_without_command=True)
 class SignedStudy(Document):
     """A planned study with the coordinator's signature, as the coordinator's checkpoints hold it."""
 
-    spec: StudySpec
+    spec: StudySpec | StatisticsSpec
     signature: Signature
 
 
@@ -150,7 +153,7 @@ def plan(
 
     STUDY is a study that waits (its name, or the beginning of its digest), the
     JSON file of a planned study, or a draft's YAML file with --rounds and
-    --rate. The figures are those that the vault would reserve; nothing is.
+    --rate (of statistics: with --rounds alone). The figures are those that the vault would reserve; nothing is.
     """
     parent = context.parent
     if parent is not None and context.get_parameter_source("home") == ParameterSource.DEFAULT:
@@ -176,7 +179,7 @@ def plan(
 
 
 def _rest(
-    spec: StudySpec, charter: Charter, reader: LedgerReader, outlook: Outlook, contract: FeatureContract
+    spec: Spec, charter: Charter, reader: LedgerReader, outlook: Outlook, contract: FeatureContract
 ) -> dict[str, Any]:
     """Return for what else the budget would do: the largest further study, and how many of some sizes."""
     largest = largest_epsilon(spec, charter, reader, outlook, contract)
@@ -210,7 +213,7 @@ def _print_rest(console: Console, outlook: Outlook, facts: dict[str, Any]) -> No
 
 def find_spec(
     home: Home, charter: Charter, text: str, rounds: int | None, rate: float | None, steps: int | None
-) -> StudySpec:
+) -> Spec:
     """Return the study that `text` names: a file's, or one that this home knows.
 
     Raises
@@ -232,7 +235,7 @@ def find_spec(
     return _planned(path, charter)
 
 
-def _planned(path: Path, charter: Charter) -> StudySpec:
+def _planned(path: Path, charter: Charter) -> Spec:
     try:
         with path.open("rb") as handle:
             content = handle.read(MAX_DOCUMENT_BYTES + 1)
@@ -245,29 +248,33 @@ def _planned(path: Path, charter: Charter) -> StudySpec:
             continue
         verify(signed.signature, CONTEXT, signed.spec, charter.coordinator_key)
         return signed.spec
-    try:
-        return StudySpec.from_canonical(content)
-    except DocumentError as error:
-        raise DocumentError(
-            "CSL-C671",
-            f"{path} holds no study in canonical JSON.",
-            "Name a study that the coordinator planned, or a draft that ends in .yaml.",
-        ) from error
+    for bare in (StudySpec, StatisticsSpec):
+        try:
+            return bare.from_canonical(content)
+        except DocumentError:
+            continue
+    raise DocumentError(
+        "CSL-C671",
+        f"{path} holds no study in canonical JSON.",
+        "Name a study that the coordinator planned, or a draft that ends in .yaml.",
+    )
 
 
-def _drafted(path: Path, charter: Charter, rounds: int | None, rate: float | None, steps: int | None) -> StudySpec:
-    draft = load_yaml(path, StudyDraft)
+def _drafted(path: Path, charter: Charter, rounds: int | None, rate: float | None, steps: int | None) -> Spec:
+    draft = load_draft(path)
+    if isinstance(draft, StatisticsDraft):
+        if rate is not None or steps is not None:
+            raise DocumentError(
+                "CSL-C870", "--rate and --steps belong to training; statistics count everybody.", "Give --rounds alone."
+            )
+        return _drafted_statistics(draft, charter, rounds)
     if rounds is None or rate is None:
         raise DocumentError(
             "CSL-C672",
             "A draft has no plan yet: the coordinator derives it.",
             "Give --rounds and --rate, and --steps for fedavg; `consilience coordinator study check` shows them.",
         )
-    pinned = charter.contract_digest(draft.contract)
-    if pinned is None:
-        raise DocumentError(
-            "CSL-C673", f"The charter pins no contract called {draft.contract}.", "Correct the draft's contract."
-        )
+    pinned = _pinned(draft, charter)
     total = rounds if steps is None else steps
     if not 0.0 < rate <= 1.0 or total % rounds or (draft.mode == "fedsgd" and total != rounds):
         raise DocumentError(
@@ -290,7 +297,35 @@ def _drafted(path: Path, charter: Charter, rounds: int | None, rate: float | Non
     )
 
 
-def _secure(draft: StudyDraft) -> SecurePlan | None:
+def _drafted_statistics(draft: StatisticsDraft, charter: Charter, rounds: int | None) -> StatisticsSpec:
+    """Return a spec as the coordinator plans it, but for the numbers of a round: as many as there may be, which cost the most."""
+    if rounds is None or rounds > MOST_ROUNDS:
+        raise DocumentError(
+            "CSL-C672",
+            "A draft has no plan yet: the coordinator derives it.",
+            f"Give --rounds, {MOST_ROUNDS} at most; `consilience coordinator query --dry-run` shows them.",
+        )
+    return StatisticsSpec(
+        draft=draft,
+        federation=charter.federation,
+        charter=charter.digest(),
+        contract_digest=_pinned(draft, charter),
+        plan=StatisticsPlan(rounds=rounds, dimension=MOST_CELLS, share=PLANNED_SHARE),
+        nonce="0" * 32,
+        secure=_secure(draft),
+    )
+
+
+def _pinned(draft: Draft, charter: Charter) -> str:
+    pinned = charter.contract_digest(draft.contract)
+    if pinned is None:
+        raise DocumentError(
+            "CSL-C673", f"The charter pins no contract called {draft.contract}.", "Correct the draft's contract."
+        )
+    return pinned
+
+
+def _secure(draft: Draft) -> SecurePlan | None:
     if draft.n_min is None or draft.c is None:
         return None
     return SecurePlan(noise=draft.noise, n_min=draft.n_min, c=draft.c, share=PLANNED_SHARE)

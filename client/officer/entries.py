@@ -260,12 +260,13 @@ def _reserve(body: Reserve, known: Known) -> str:
     data = body.data
     releases = ", ".join(f"{charge.releases} on {charge.account}" for charge in data.charges)
     slot = f" in slot {data.slot} of the plan" if data.slot is not None else ""
+    kind = ", statistics over all customers who agreed," if data.work == "statistics" else ""
     broken = ""
     if data.if_broken is not None:
         figures = ", ".join(f"{claim.epsilon:.3f} on {claim.account}" for claim in data.if_broken)
         broken = f"; added up in secret: should the protocol fail, its own noise alone holds epsilon {figures}"
     return (
-        f"Granted for {data.purpose} on {data.contract}{slot}: epsilon {data.epsilon:g}, delta {data.delta:g}{broken}; may leave: "
+        f"Granted{kind} for {data.purpose} on {data.contract}{slot}: epsilon {data.epsilon:g}, delta {data.delta:g}{broken}; may leave: "
         f"{releases}. Why: {known.why(body.rid, data.policy)}."
     )
 

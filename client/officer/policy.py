@@ -26,9 +26,9 @@ from client.unlock import PassphraseFd as VaultFd
 from client.unlock import PassphraseFile as VaultFile
 from client.unlock import unlock
 from federation.document import load_yaml, parse_yaml
+from federation.drafts import load_draft
 from federation.errors import DocumentError, PolicyError, StorageError
 from federation.files import atomic_write
-from federation.study import StudyDraft
 from privacy.comparison import Change, changes
 from privacy.explanation import explain
 from privacy.keys import load_identity, read_public
@@ -86,6 +86,7 @@ def new(
     purpose: Annotated[list[str] | None, _many("purpose")] = None,
     contact_consent: Annotated[Answer, _one("contact-consent")] = None,
     study: Annotated[list[str] | None, _many("study")] = None,
+    statistics: Annotated[list[str] | None, _many("statistics", "none, or ")] = None,
     mode: Annotated[Answer, _one("mode")] = None,
     filter: Annotated[Answer, _one("filter")] = None,
     order: Annotated[Answer, _one("order")] = None,
@@ -179,7 +180,7 @@ def check(
     place = _compared(home, "officer policy check")
     charter = place.charter() if place is not None else None
     warnings = mistakes(policy, charter, today)
-    verdicts = [verdict_on(policy, load_yaml(path, StudyDraft), charter, today) for path in study or ()]
+    verdicts = [verdict_on(policy, load_draft(path), charter, today) for path in study or ()]
     signatures = read_signatures(file, policy)
     standing = standing_of(_state(place), policy, signatures) if place is not None else None
     lines = explain(policy)

@@ -28,10 +28,12 @@ from client.officer.study_view import (
 )
 from client.outlook import Outlook, if_broken_at, look_ahead, terms_of
 from client.roles import require_for
-from client.studies import OpenStudy, Studies
+from client.studies import Opened, OpenStudy, Studies
 from client.words import moment_of
 from federation.charter import Charter
 from federation.errors import IntegrityError, PolicyError
+from federation.statistics import StatisticsSpec
+from federation.study import StudySpec
 from privacy.ledger import LedgerReader, system_clock
 
 StudyArgument = Annotated[
@@ -69,6 +71,8 @@ def inbox(home: HomeOption = HERE, as_json: JsonOption = False) -> None:
         console.print(
             f"    epsilon {row['epsilon']:g} at delta {row['delta']:g}, for {row['purpose']} on {row['contract']}"
         )
+        if row["questions"] is not None:
+            console.print(f"    statistics: {row['questions']} over all customers who agreed; both accounts pay")
         for line in secrecy_lines(row["secure"], row["if_broken"]):
             console.print(f"    {line}")
         console.print(f"    asked by the {row['asked_by']}; waits since {row['since']} (UTC)")
@@ -86,6 +90,7 @@ def _inbox_row(study: PendingStudy, home: Home, charter: Charter, reader: Ledger
         contract = home.contract(charter, study.spec.draft.contract)
         broken = if_broken_at(study.spec, charter, reader, system_clock(), contract)
     return {
+        "kind": "statistics" if isinstance(study.spec, StatisticsSpec) else "training",
         "study": study.spec.draft.name,
         "digest": study.rid,
         "title": study.spec.draft.title,
@@ -94,6 +99,7 @@ def _inbox_row(study: PendingStudy, home: Home, charter: Charter, reader: Ledger
         "asked_by": f"coordinator of {study.spec.federation}",
         "epsilon": study.epsilon,
         "delta": study.delta,
+        "questions": _questions(study.spec),
         "aggregation": study.spec.draft.aggregation,
         "secure": secure_terms(study.spec.secure),
         "if_broken": broken,
@@ -102,6 +108,14 @@ def _inbox_row(study: PendingStudy, home: Home, charter: Charter, reader: Ledger
         "decisions": decision_rows(state.policy, state.policy_digest, reader.decisions(study.rid)),
         "missing": missing if refusal is None else f"{missing}: {refusal.code}",
     }
+
+
+def _questions(spec: StudySpec | StatisticsSpec) -> str | None:
+    """Say how much a statistics study asks; None for one of training."""
+    if not isinstance(spec, StatisticsSpec):
+        return None
+    count, rounds = len(spec.draft.queries), spec.plan.rounds
+    return f"{count} question{'' if count == 1 else 's'} in {rounds} round{'' if rounds == 1 else 's'}"
 
 
 def standing_now(study: PendingStudy, charter: Charter, reader: LedgerReader) -> tuple[str, str, PolicyError | None]:
@@ -119,7 +133,7 @@ def standing_now(study: PendingStudy, charter: Charter, reader: LedgerReader) ->
 class Sight:
     """A study, as it was found: among those that wait, those granted, or those declined."""
 
-    study: PendingStudy | OpenStudy
+    study: PendingStudy | Opened
     place: Literal["waiting", "granted", "declined"]
 
 
@@ -134,8 +148,8 @@ def find_study(home: Home, text: str) -> Sight:
         CSL-C654, CSL-C659 when a file does not hold the study that its name says.
     """
     waiting = inbox_of(home)
-    granted = {study.rid: study for study in granted_studies(home)}
-    found: list[PendingStudy | OpenStudy] = [study for study in waiting.list() if study.rid not in granted]
+    granted = {study.rid: study for study in opened_studies(home)}
+    found: list[PendingStudy | Opened] = [study for study in waiting.list() if study.rid not in granted]
     if any(fits(text, study) for study in found):
         return Sight(pick(text, found), "waiting")
     if any(fits(text, study) for study in granted.values()):
@@ -143,11 +157,14 @@ def find_study(home: Home, text: str) -> Sight:
     return Sight(pick(text, waiting.declined()), "declined")
 
 
-def granted_studies(home: Home) -> Iterator[OpenStudy]:
-    """Yield the studies that were granted, by digest; notes of other kinds lie beside them. Raises as `find_study`."""
+def opened_studies(home: Home) -> Iterator[Opened]:
+    """Yield the studies that were granted, of training and of statistics, by digest; notes of other kinds lie beside them.
+
+    Raises as `find_study`.
+    """
     shelf = Studies(home.root / "studies")
     for rid in shelf.rids():
-        study = shelf.find(rid)
+        study = shelf.opened(rid)
         if not study.rid == study.spec.digest() == rid:
             raise IntegrityError(
                 "CSL-C659",
@@ -157,8 +174,16 @@ def granted_studies(home: Home) -> Iterator[OpenStudy]:
         yield study
 
 
+def granted_studies(home: Home) -> Iterator[OpenStudy]:
+    """Yield the studies of training that were granted, by digest: those of which a model comes. Raises as `find_study`."""
+    return (study for study in opened_studies(home) if isinstance(study, OpenStudy))
+
+
 def show(study: StudyArgument, home: HomeOption = HERE, as_json: JsonOption = False) -> None:
     """Show one study whole: purpose, data, partners, what leaves and what stays, and the budget before and after it.
+
+    Of a study of statistics every question is shown in plain words, with the
+    columns that it looks at, and how far noise moves an answer.
 
     STUDY is its name or the beginning of its digest; found are studies that
     wait, that were granted and that were declined. The figures are those that

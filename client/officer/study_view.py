@@ -1,6 +1,6 @@
 """A study as an officer reads it before she decides: every figure and every word from the signed documents themselves."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from rich import box
@@ -9,17 +9,48 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
+from client.officer.statistics_view import noise_facts, noise_words, print_questions, statistics_facts, statistics_lines
+from client.officer.study_words import (
+    broken_words,
+    column_words,
+    masked,
+    members_of,
+    printable,
+    purpose_facts,
+    secrecy_lines,
+    secure_terms,
+)
 from client.outlook import Effect, Outlook
-from client.reasons import amount
 from federation.charter import Charter
-from federation.contract import CategoricalColumn, FeatureContract, NumericColumn
-from federation.study import SecurePlan, StudySpec
+from federation.contract import FeatureContract
+from federation.messages import StatisticsGrant
+from federation.statistics import StatisticsSpec
+from federation.study import StudySpec
 from privacy.ledger import Account
 from privacy.ledger.authority import standing
 from privacy.ledger.entries import ApproveData, Reservation, ReserveData
 from privacy.policy import Policy, describe_holdout
 
-_MOST_CATEGORIES = 6
+__all__ = [
+    "STANDINGS",
+    "broken_words",
+    "column_words",
+    "decision_rows",
+    "effect_row",
+    "figure",
+    "if_broken_of",
+    "missing_words",
+    "outlook_facts",
+    "print_outlook",
+    "print_study",
+    "printable",
+    "reservation_facts",
+    "secrecy_lines",
+    "secure_terms",
+    "standing_of",
+    "study_facts",
+]
+
 _MODELS = {
     "additive": "additive: one curve for each column, added up; it can be read, plotted and explained exactly",
     "logistic": "logistic regression: one weight for each column",
@@ -38,22 +69,6 @@ STANDINGS = {
     "open": "granted, and open",
     "closed": "closed",
 }
-
-
-def column_words(column: Any) -> str:  # noqa: ANN401 - one of the contract's three kinds
-    """Say what a column holds: its meaning, and the public range or categories outside of which nothing counts."""
-    if isinstance(column, NumericColumn):
-        return f"{column.meaning}; from {amount(column, column.low)} to {amount(column, column.high)}"
-    if isinstance(column, CategoricalColumn):
-        shown = ", ".join(column.categories[:_MOST_CATEGORIES])
-        more = len(column.categories) - _MOST_CATEGORIES
-        return f"{column.meaning}; one of {shown}{f' and {more} more' if more > 0 else ''}"
-    return f"{column.meaning}; yes or no"
-
-
-def printable(text: str) -> str:
-    """Return a text without control characters, which could make a terminal show something else than what stands there."""
-    return "".join(mark if mark.isprintable() or mark == "\n" else "\N{REPLACEMENT CHARACTER}" for mark in text)
 
 
 def decision_rows(policy: Policy | None, digest: str | None, decisions: Sequence[ApproveData]) -> list[dict[str, Any]]:
@@ -91,30 +106,27 @@ def missing_words(status: str, missing: int) -> str:
     return STANDINGS[status]
 
 
-def study_facts(spec: StudySpec, charter: Charter, contract: FeatureContract, policy: Policy | None) -> dict[str, Any]:
-    """Return what the study is, in words, as a mapping for tables and JSON."""
+def study_facts(
+    spec: StudySpec | StatisticsSpec, charter: Charter, contract: FeatureContract, policy: Policy | None
+) -> dict[str, Any]:
+    """Return what the study is, in words, as a mapping for tables and JSON; its `kind` is training or statistics."""
+    if isinstance(spec, StatisticsSpec):
+        return statistics_facts(spec, charter, contract, policy)
     draft, training = spec.draft, spec.training
-    purpose = next((item for item in policy.purposes if item.id == draft.purpose), None) if policy else None
-    members = [
-        {"member": member.id, "title": member.title, "declared": item.size}
-        for member in charter.members
-        if (item := member.declaration(draft.contract)) is not None
-    ]
     return {
+        "kind": "training",
         "study": draft.name,
         "digest": spec.digest(),
         "title": draft.title,
         "asked_by": f"the coordinator of {spec.federation} (key {charter.coordinator_key[:12]}…)",
-        "purpose": draft.purpose,
-        "meaning": purpose.meaning if purpose else None,
-        "consent": purpose.consent if purpose else None,
+        **purpose_facts(draft.purpose, policy),
         "contract": f"{contract.name}, version {contract.version}: {contract.title}",
         "predicts": contract.label.meaning,
         "features": [
             {"name": column.name, "words": column_words(column), "required": column.required}
             for column in contract.columns
         ],
-        "members": members,
+        "members": members_of(charter, draft.contract),
         "min_partners": max(draft.min_partners, draft.n_min or 1),
         "model": _MODELS[draft.model.kind],
         "mode": draft.mode,
@@ -133,43 +145,13 @@ def study_facts(spec: StudySpec, charter: Charter, contract: FeatureContract, po
 
 
 def _leaves(spec: StudySpec) -> list[str]:
-    draft, masked = spec.draft, _masked(spec.secure)
+    draft, hidden = spec.draft, masked(spec.secure)
     return [
-        f"{spec.training.rounds} times, paid by the training account: {_MODES[draft.mode]}{masked}",
+        f"{spec.training.rounds} times, paid by the training account: {_MODES[draft.mode]}{hidden}",
         f"once, paid by the hold-out's account: noisy counts of held-out customers by score and outcome "
-        f"({draft.evaluation.bins} bins of scores){masked}",
+        f"({draft.evaluation.bins} bins of scores){hidden}",
         "the grant: epsilon, delta, noise and the declared number of customers, all of them public",
     ]
-
-
-def _masked(plan: SecurePlan | None) -> str:
-    return "" if plan is None else f", masked, so that only a sum over {plan.n_min} institutions or more can be opened"
-
-
-def secure_terms(plan: SecurePlan | None) -> dict[str, Any] | None:
-    """Return how a study's replies are added up in secret as a mapping; None for a plain study."""
-    return None if plan is None else {"noise": plan.noise, "n_min": plan.n_min, "c": plan.c}
-
-
-def secrecy_lines(terms: Mapping[str, Any] | None, broken: Mapping[Account, float] | None) -> list[str]:
-    """Say how a study's replies are added up, and what would hold should that fail; `terms` as `secure_terms` returns them."""
-    if terms is None:
-        return ["plain: each reply carries this institution's own noise in full, and may be seen by itself"]
-    if terms["c"] == 0:
-        against = "a coordinator whom no institution helps sees nobody's reply"
-    else:
-        allies = "any one institution" if terms["c"] == 1 else f"any {terms['c']} institutions"
-        against = f"the coordinator and {allies} together see no other's reply"
-    lines = [
-        f"added up in secret, opened over at least {terms['n_min']} institutions: {against}; {terms['noise']} noise"
-    ]
-    return lines if broken is None else [*lines, broken_words(broken)]
-
-
-def broken_words(broken: Mapping[Account, float]) -> str:
-    """Say what one's own noise alone would hold."""
-    figures = ", ".join(f"{value:.3f} on {account}" for account, value in broken.items())
-    return f"should the protocol fail, its own noise alone holds epsilon {figures}; this is stated apart and added to nothing"
 
 
 def effect_row(effect: Effect) -> dict[str, Any]:
@@ -191,15 +173,14 @@ def effect_row(effect: Effect) -> dict[str, Any]:
 
 def outlook_facts(outlook: Outlook) -> dict[str, Any]:
     """Return what a study would be granted and cost as a mapping."""
-    terms, grant = outlook.terms, outlook.grant
+    terms = outlook.terms
     return {
         "epsilon": terms.epsilon,
         "delta": terms.delta,
         "consent": terms.consent,
         "slot": terms.slot.id if terms.slot is not None else None,
         "eyes": terms.eyes,
-        "noise_multiplier": grant.noise_multiplier,
-        "histogram_sigma": grant.histogram_sigma,
+        **_noise(outlook),
         "secure": secure_terms(terms.secure),
         "if_broken": outlook.if_broken,
         "costs": {account: cost.model_dump() for account, cost in outlook.costs.items()},
@@ -207,6 +188,13 @@ def outlook_facts(outlook: Outlook) -> dict[str, Any]:
         "exhausted": outlook.exhausted,
         "budgets": [effect_row(effect) for effect in outlook.effects],
     }
+
+
+def _noise(outlook: Outlook) -> dict[str, Any]:
+    grant = outlook.grant
+    if isinstance(grant, StatisticsGrant):
+        return {"noise_multiplier": None, "histogram_sigma": None, "noise": noise_facts(grant, outlook.members)}
+    return {"noise_multiplier": grant.noise_multiplier, "histogram_sigma": grant.histogram_sigma, "noise": None}
 
 
 def reservation_facts(held: Reservation) -> dict[str, Any]:
@@ -242,12 +230,16 @@ def figure(value: float | None) -> str:
 
 def print_outlook(console: Console, outlook: Outlook) -> None:
     """Print what a study would be granted, and each budget before and after it."""
-    terms = outlook.terms
-    unit = "clip for training" if terms.secure is None else "one customer's part of a sum"
-    console.print(
-        f"It would be granted epsilon {terms.epsilon:g} at delta {terms.delta:g} on each account; noise "
-        f"{outlook.grant.noise_multiplier:.2f} x {unit}, sigma {outlook.grant.histogram_sigma:.2f} for counts."
-    )
+    terms, grant = outlook.terms, outlook.grant
+    granted = f"It would be granted epsilon {terms.epsilon:g} at delta {terms.delta:g} on each account"
+    if isinstance(grant, StatisticsGrant):
+        console.print(f"{granted}; both pay it, since everybody is counted.")
+        console.print(noise_words(noise_facts(grant, outlook.members)))
+    else:
+        unit = "clip for training" if terms.secure is None else "one customer's part of a sum"
+        console.print(
+            f"{granted}; noise {grant.noise_multiplier:.2f} x {unit}, sigma {grant.histogram_sigma:.2f} for counts."
+        )
     if terms.secure is not None:
         for line in secrecy_lines(secure_terms(terms.secure), outlook.if_broken):
             console.print(f"{line[0].upper()}{line[1:]}.")
@@ -281,16 +273,21 @@ def print_study(console: Console, facts: dict[str, Any]) -> None:
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="bold", no_wrap=True)
     grid.add_column(overflow="fold")
-    for name, text in _lines(facts):
+    counting = facts["kind"] == "statistics"
+    lines = statistics_lines(facts, secrecy_lines(facts["secure"], None)[0]) if counting else _lines(facts)
+    for name, text in lines:
         grid.add_row(name, escape(printable(text)))
     console.print(grid)
-    console.print("\n[bold]Features asked for[/]")
+    if counting:
+        print_questions(console, facts)
+    console.print(f"\n[bold]{'Columns looked at' if counting else 'Features asked for'}[/]")
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for item in facts["features"]:
         optional = "" if item["required"] else " (may be missing)"
-        table.add_row(f"- {item['name']}", escape(printable(f"{item['words']}{optional}")))
+        later = " at the end of the horizon" if item.get("when") == "end" else ""
+        table.add_row(f"- {item['name']}{later}", escape(printable(f"{item['words']}{optional}")))
     console.print(Padding(table, (0, 0, 1, 0)))
 
 

@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from client import lists, withdrawal
+from client import lists, scorings, withdrawal
+from client.campaign import store as campaigns
 from client.config import load_node
 from client.consent import known_customers
 from client.desk import HERE, HomeOption, JsonOption, home_at, open_withdrawals, print_json
@@ -90,7 +91,7 @@ def withdraw(
     if failed:
         raise DataError(
             "CSL-C561",
-            f"{len(failed)} name lists could not be rewritten; their lines about these customers are never shown.",
+            f"{len(failed)} name lists or scorings could not be rewritten; their lines about these customers are never shown.",
             "Delete them or restore them, and run the command again.",
         )
 
@@ -177,7 +178,7 @@ def _unknown(home: Home, ids: frozenset[str]) -> int | None:
 
 
 def _rewrite(home: Home, keys: Keys, withdrawn: Withdrawals) -> list[str]:
-    """Take whoever withdrew off every list, and return the lists for which it failed: one of them must not keep the others."""
+    """Take whoever withdrew off every list, scoring and campaign; return those for which it failed: one must not keep the others."""
     folder = home.folder("lists")
     failed: list[str] = []
     for stem in lists.stems(folder):
@@ -185,7 +186,13 @@ def _rewrite(home: Home, keys: Keys, withdrawn: Withdrawals) -> list[str]:
             lists.strip(folder, stem, keys.store, withdrawn.excluded)
         except ConsilienceError:
             failed.append(stem)
-    return failed
+    held = home.folder(campaigns.FOLDER)
+    for stem in campaigns.stems(held):
+        try:
+            campaigns.strip(held, stem, keys.store, withdrawn.excluded)
+        except ConsilienceError:
+            failed.append(campaigns.called(stem))
+    return [*failed, *scorings.forget(home, keys.store, withdrawn)]
 
 
 def _plain(found: Influence) -> dict[str, Any]:
@@ -222,7 +229,7 @@ def _show(report: dict[str, Any], found: Influence, failed: list[str]) -> None:
     for item in found.lists:
         note = "; it was exported: whoever holds that file must take them off it" if item.exported else ""
         lines.append(f"Name list {item.stem} {verb} {item.lines} lines{note}.")
-    lines += [f"Name list {stem} could not be opened." for stem in sorted({*found.unreadable, *failed})]
+    lines += [f"Name list or scoring {stem} could not be opened." for stem in sorted({*found.unreadable, *failed})]
     console = Console()
     for line in lines:
         console.print(line, markup=False, highlight=False)

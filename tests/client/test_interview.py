@@ -226,3 +226,46 @@ def test_every_question_has_words_and_its_default_fits():
         assert question.words and len(question.words) < 120
         if question.default:
             question.value(question.default)
+
+
+STATISTICS = {
+    "Statistics on which": ["shop"],
+    "For which of the purposes": ["marketing.churn", "marketing.other", "marketing.churn"],
+    "epsilon of a statistics study": ["3.0", "0.5"],
+    "nobody's approval": ["0.0", "0.6", "0.25"],
+}
+
+
+def test_statistics_are_allowed_only_where_somebody_says_so():
+    asker = somebody()
+    assert build(interview(asker)).statistics == () and not any("Statistics on" in words for words, _ in asker.asked)
+    asker = somebody(**STATISTICS)
+    asker.agreed.append("Allow statistics")
+    (rule,) = build(interview(asker)).statistics
+    assert (rule.contract, rule.purposes, rule.max_delta) == ("shop", ("marketing.churn",), 5e-6)
+    assert (rule.max_epsilon, rule.automatic_epsilon) == (0.5, 0.25)
+    assert len(asker.heard) == 3
+
+
+def test_a_plan_is_never_asked_about_statistics_and_takes_none_over():
+    asker = somebody(**STATISTICS)
+    asker.agreed.append("Allow statistics")
+    before = build(interview(asker))
+    asker = somebody(**{"A name for a slot": ["one"], "Its purpose": ["marketing.churn"], "Its feature": ["shop"]})
+    asker.answers |= {"open: studies": ["plan"], "epsilon of the study": ["1.0"]}
+    assert build(interview(asker, before=answers_of(before, TODAY)), before).statistics == ()
+    slots = {"slot": ["id=one,purpose=marketing.churn,contract=shop,epsilon=1.0"]}
+    flags = read_flags({"mode": "plan"}, slots)
+    assert build(complete(flags, answers_of(before, TODAY), None, TODAY), before).statistics == ()
+
+
+def test_a_successor_keeps_the_rule_for_statistics_unless_it_says_none():
+    asker = somebody(**STATISTICS)
+    asker.agreed.append("Allow statistics")
+    before = build(interview(asker))
+    kept = build(complete(Answers(), answers_of(before, TODAY), None, TODAY), before)
+    assert kept.statistics == before.statistics
+    smaller = build(complete(read_flags({"size": "20000"}, {}), answers_of(before, TODAY), None, TODAY), before)
+    assert smaller.statistics[0].max_delta == smaller.budget.period.delta == 5e-7
+    gone = complete(read_flags({}, {"statistics": ["none"]}), answers_of(before, TODAY), None, TODAY)
+    assert build(gone, before).statistics == ()

@@ -2,7 +2,9 @@
 
 import csv
 import io
+import json
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from client.names import Listed, TopCustomers, WorthWhile, choose
 from client.scores import Scores
 from federation.encoding import sha256_hex
 from federation.errors import IntegrityError, StorageError
+from privacy.sealing import read_sealed, write_sealed
 from tests.client.test_names import KEY, agreed, scores
 
 STORE = b"s" * 32
@@ -80,6 +83,34 @@ def test_files_agree_are_private_and_say_where_they_come_from(tmp_path: Path) ->
     assert (record.parquet_sha256, record.csv_sha256) == (sha256_hex(read.parquet), sha256_hex(read.csv))
     assert record.capacity == capacity and record.written == "2026-03-01T09:30:00+00:00"
     assert not any(name in record.model_dump_json() for name in ("007", "1+1"))
+
+
+def test_what_changed_since_the_scoring_before_stands_in_the_list(tmp_path: Path) -> None:
+    found = scores([0.2, 0.8], ids=["a", "b"])
+    chosen = [
+        replace(line, score_before=0.5, decile_before=4, risen="=1+1") for line in choose(found, TOP, ["a", "b"], KEY)
+    ]
+    read = opened(tmp_path, written(tmp_path, found, chosen, TOP))
+    assert list(read.listed) == chosen
+    line = next(csv.DictReader(io.StringIO(read.csv.decode())))
+    assert (line["score_before"], line["decile_before"], line["risen"], line["fallen"]) == ("0.5", "4", "'=1+1", "")
+
+
+def test_a_list_from_before_scorings_were_compared_opens_and_can_be_stripped(tmp_path: Path) -> None:
+    files = listed(tmp_path, ["a", "b"])
+    older = [name for name in COLUMNS if name not in ("score_before", "decile_before", "risen", "fallen")]
+    sink = io.BytesIO()
+    pq.write_table(pq.read_table(io.BytesIO(opened(tmp_path, files).parquet)).select(older), sink)
+    record = json.loads(read_sealed(files.record, STORE, lists.KIND) or b"")
+    del record["compared"]
+    record["parquet_sha256"] = sha256_hex(sink.getvalue())
+    write_sealed(files.parquet, STORE, lists.KIND, sink.getvalue())
+    write_sealed(files.record, STORE, lists.KIND, json.dumps(record).encode())
+    read = opened(tmp_path, files)
+    assert {line.customer for line in read.listed} == {"a", "b"} and read.record.compared is None
+    assert all((line.score_before, line.risen) == (None, "") for line in read.listed)
+    assert strip(tmp_path, files.csv.stem, STORE, without("a")) == 1
+    assert [line.customer for line in opened(tmp_path, files).listed] == ["b"]
 
 
 def test_nothing_of_a_list_is_legible_on_the_disk(tmp_path: Path) -> None:

@@ -314,3 +314,33 @@ def test_shapes_of_the_adopted_model(home, tmp_path, capsys):
     assert node(home, "shapes", "--study", "propensity", "--out", str(tmp_path / "a.doc")) == ExitCode.DOCUMENT
     assert node(home, "shapes", "--study", "other", "--out", str(tmp_path / "a.svg")) == ExitCode.STORAGE
     assert "CSL-C615" in capsys.readouterr().err
+
+
+def shapes_told(home, tmp_path, capsys, *more):
+    capsys.readouterr()
+    out = str(tmp_path / "own.svg")
+    assert node(home, "shapes", "--study", "propensity", "--out", out, "--json", *more) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_shapes_tell_a_machine_what_matters_and_how_noisy_it_is(home, tmp_path, capsys):
+    plain = shapes_told(home, tmp_path, capsys)
+    assert {term["term"] for term in plain["terms"]} == {"age", "job", "loan"} and plain["own"] is False
+    importance = [term["importance"] for term in plain["terms"]]
+    assert importance == sorted(importance, reverse=True)
+    assert all(term["band"] is None for term in plain["terms"])
+    (card,) = home.folder("models").glob("*.card.json")
+    noise = [{"term": "age", "deviations": [0.1, 0.2, 0.3, 0.4], "missing": 0.5}]
+    card.write_text(json.dumps({"shape_noise": noise}))
+    told = {term["term"]: term for term in shapes_told(home, tmp_path, capsys)["terms"]}
+    assert told["age"]["band"] == pytest.approx([0.196, 0.392, 0.588, 0.784]) and told["job"]["band"] is None
+    card.write_text('{"shape_noise": [{"term": "age", "deviations": [-1.0], "missing": 0.5}]}')
+    out = str(tmp_path / "own.svg")
+    assert node(home, "shapes", "--study", "propensity", "--out", out) == ExitCode.INTEGRITY
+    assert "CSL-C750" in capsys.readouterr().err
+
+
+def test_shapes_over_own_customers_are_for_analysts_and_leave_a_trace(home, tmp_path, capsys):
+    told = shapes_told(home, tmp_path, capsys, "--own")
+    assert told["own"] is True and told["terms"][0]["importance"] > 0
+    assert [(action, role) for action, _, role, count in looks(home) if count] == [("view", "analyst")]

@@ -20,6 +20,9 @@ from federation.charter import Charter, Declaration, Member, PinnedContract, sea
 from federation.document import load_yaml
 from federation.errors import ConsilienceError, ExitCode
 from federation.signing import public_hex
+from privacy.cost import TokenFilter
+from privacy.explanation import studies_within
+from privacy.filter import limits_of
 from privacy.keys import create_identity, load_identity
 from privacy.ledger import LedgerReader
 from privacy.ledger.authority import check_authority
@@ -377,7 +380,7 @@ def somebody(monkeypatch):
 def test_at_a_terminal_only_what_is_missing_is_asked(tmp_path, people, somebody):
     path = tmp_path / "p.yaml"
     line = flags(people, **{"period-epsilon": None, "eyes": None, "officer": None})
-    typed = f"chief\n{people.chief}\ny\nchief\ndeputy\n{people.deputy}\nn\n1\n\n\n0\n1.5\n\n\n\n\n"
+    typed = f"chief\n{people.chief}\ny\nchief\ndeputy\n{people.deputy}\nn\n1\n\n\n0\n1.5\n\n\n\n\n\n"
     output = run("policy", "new", path, *line, typed=typed)
     made = load_yaml(path, Policy)
     assert [officer.id for officer in made.officers] == ["chief", "deputy"] and made.approval.eyes == 1
@@ -403,6 +406,64 @@ def test_the_successor_names_the_one_before_and_moves_the_dates_on(file, people,
     smaller = load_yaml(successor(file, people, tmp_path, "size.yaml", size="4000"), Policy)
     assert smaller.budget.life == before.budget.life
     assert smaller.budget.period.delta == smaller.studies[0].max_delta == 2.5e-6
+
+
+COUNTS = "contract=shop,purposes=marketing.churn,epsilon=0.5,automatic=0.2"
+QUESTIONS = """
+kind: statistics
+name: ages
+title: How old customers are
+purpose: marketing.churn
+contract: shop
+epsilon: {epsilon}
+queries:
+  - {{id: all_of_them, kind: count}}
+"""
+
+
+def test_a_rule_for_statistics_is_written_kept_and_taken_back(tmp_path, people):
+    path, text = tmp_path / "p.yaml", ""
+    output = run("policy", "new", path, *flags(people, statistics=[COUNTS]))
+    (rule,), text = load_yaml(path, Policy).statistics, path.read_text()
+    assert (rule.contract, rule.max_epsilon, rule.automatic_epsilon, rule.max_delta) == ("shop", 0.5, 0.2, 5e-6)
+    assert "so that both accounts pay" in text and output.count("Warning") == 1
+    later, none = tmp_path / "later.yaml", tmp_path / "none.yaml"
+    run("policy", "new", later, "--from", path)
+    assert load_yaml(later, Policy).statistics == (rule,)
+    run("policy", "new", none, "--from", path, "--statistics", "none")
+    assert load_yaml(none, Policy).statistics == ()
+    output = run("policy", "diff", path, none)
+    assert "- The rule for statistics on shop is gone." in output and "One officer's signature is enough" in output
+    output = run("policy", "diff", none, path)
+    assert "+ The rule for statistics on shop is new. !!" in output and "Two distinct officers must sign it" in output
+
+
+def test_a_rule_for_statistics_that_does_not_fit_is_refused(tmp_path, people):
+    path = tmp_path / "p.yaml"
+    error = refused("policy", "new", path, *flags(people, statistics=["contract=shop,epsilon=1.0"]))
+    assert error.code == "CSL-C623" and "--statistics: purposes is missing" in error.cause and not path.exists()
+    error = refused("policy", "new", path, "--force", *flags(people, mode="plan", slot=SLOTS, statistics=[COUNTS]))
+    assert error.code == "CSL-C633" and "statistics need an open budget" in error.cause
+    error = refused("policy", "new", path, "--force", *flags(people, statistics=[COUNTS, "none"]))
+    assert error.code == "CSL-C623"
+
+
+def test_check_says_what_becomes_of_drafted_statistics(tmp_path, people):
+    path, small, large = (tmp_path / f"{name}.yaml" for name in ("p", "small", "large"))
+    run("policy", "new", path, *flags(people, statistics=[COUNTS]))
+    small.write_text(QUESTIONS.format(epsilon=0.2))
+    large.write_text(QUESTIONS.format(epsilon=0.3))
+    output = run("policy", "check", path, "--study", small, "--study", large)
+    assert "Statistics on shop, for marketing.churn: counts and sums with noise" in output
+    bound = limits_of(load_yaml(path, Policy)).period
+    many = int(studies_within(bound, 0.5, 5e-6, TokenFilter()))
+    assert many > 5 and f"about {many} statistics studies on shop fit into 30 days" in output
+    assert output.count("Study ages: allowed. It would get epsilon 0.2 at once") == 1
+    assert output.count("Study ages: waits. It asks for epsilon 0.3") == 1
+    run("policy", "new", path, "--force", *flags(people))
+    output = run("policy", "check", path, "--study", small)
+    assert "Study ages: refused. CSL-P202: The policy allows no statistics" in output
+    assert "Refused: statistics of every kind" in output
 
 
 SLOTS = [

@@ -39,6 +39,15 @@ def test_whatever_is_written_reads_back(meaning, epsilon, delta, automatic):
         purposes__0__meaning=meaning,
         purposes__0__budget={"epsilon": epsilon, "delta": delta},
         studies__0__automatic_epsilon=automatic,
+        statistics=[
+            {
+                "contract": "shop",
+                "purposes": ["marketing.churn"],
+                "max_epsilon": epsilon,
+                "max_delta": delta,
+                "automatic_epsilon": min(automatic, epsilon),
+            }
+        ],
         prev="1" * 64,
         version=2,
     )

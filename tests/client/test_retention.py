@@ -63,7 +63,7 @@ def erased(ledger: Ledger) -> list[tuple[str, int, str]]:
 
 
 def test_nothing_goes_before_its_time(home: Home) -> None:
-    before = {name: kept(home, name) for name in ("lists", "replies", "participation")}
+    before = {name: kept(home, name) for name in ("lists", "scorings", "replies", "participation")}
     with later(home, 9) as ledger:
         assert not purge(home, RETENTION, ledger) and erased(ledger) == []
     assert {name: kept(home, name) for name in before} == before
@@ -72,7 +72,10 @@ def test_nothing_goes_before_its_time(home: Home) -> None:
 def test_each_kind_goes_when_its_own_days_are_over(town: Town, home: Home) -> None:
     rid = town.ranking().digest()
     expected = [
-        (12, {f"name list {Path(kept(home, 'lists')[0]).stem}": 3}),
+        (
+            12,
+            {f"name list {Path(kept(home, 'lists')[0]).stem}": 3, f"scoring {Path(kept(home, 'scorings')[0]).stem}": 1},
+        ),
         (21, {f"kept replies of study {rid}": 2}),
         (31, {f"participation in study {rid}": 1}),
     ]
@@ -80,9 +83,9 @@ def test_each_kind_goes_when_its_own_days_are_over(town: Town, home: Home) -> No
         with later(home, days) as ledger:
             found = purge(home, RETENTION, ledger, actor="chief", role="operator")
             assert {what: len(files) for what, files in found.groups()} == gone
-            assert erased(ledger)[-1] == (*next(iter(gone.items())), "chief")
+            assert erased(ledger)[-len(gone) :] == [(*group, "chief") for group in gone.items()]
             assert not purge(home, RETENTION, ledger)
-    assert kept(home, "lists") == [] and not any(
+    assert kept(home, "lists") == kept(home, "scorings") == [] and not any(
         rid in name for name in kept(home, "replies") + kept(home, "participation")
     )
 
@@ -97,7 +100,7 @@ def test_looking_changes_nothing(home: Home) -> None:
     with later(home, 100) as ledger:
         size = ledger.state().size
         found = due(home, RETENTION, ledger, ledger.now())
-        assert len(found.groups()) == 3 and ledger.state().size == size
+        assert len(found.groups()) == 4 and ledger.state().size == size
     assert len(kept(home, "lists")) == 3
 
 
@@ -105,7 +108,7 @@ def test_a_clock_that_goes_back_keeps_nothing_longer(home: Home) -> None:
     with later(home, 100) as ledger:
         ledger.refuse("CSL-C510", "a study", "writes the ledger's time")
     with later(home, -1000) as ledger:
-        assert len(purge(home, RETENTION, ledger).groups()) == 3
+        assert len(purge(home, RETENTION, ledger).groups()) == 4
 
 
 def test_what_the_ledger_cannot_note_is_not_deleted(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,7 +132,7 @@ def test_a_file_that_cannot_be_deleted_has_its_code(home: Home, monkeypatch: pyt
             purge(home, RETENTION, ledger)
         assert len(erased(ledger)) == 1
     with later(home, 100) as ledger:
-        assert len(purge(home, RETENTION, ledger).groups()) == 3 and kept(home, "lists") == []
+        assert len(purge(home, RETENTION, ledger).groups()) == 4 and kept(home, "lists") == []
 
 
 def test_what_a_crash_left_behind_goes_and_strangers_stay(home: Home) -> None:
