@@ -59,6 +59,10 @@ bench: $(READY)
 	$(BIN)/python benchmarks/secure_aggregation.py
 	$(BIN)/python benchmarks/rounds.py --nodes 24 --rounds 50 --state sqlite --poll 0.5
 	$(BIN)/python benchmarks/shared_noise.py
+	$(BIN)/python benchmarks/analytics.py
+	$(BIN)/python benchmarks/lifetime.py
+	$(BIN)/python benchmarks/glass_box.py
+	$(BIN)/python benchmarks/glass_box_bands.py
 
 clean:
 	rm -rf $(VENV) out build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .coverage

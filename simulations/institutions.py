@@ -7,9 +7,11 @@ node's home.
 import json
 import shutil
 from collections.abc import Iterable, Sequence
+from collections.abc import Mapping as NameMap
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import yaml
@@ -43,6 +45,7 @@ COORDINATOR = "coordinator"
 TABLES = "tables"
 PERIOD_DAYS = 365
 PERIOD_SHARE = 1.25
+ANALYTICS = "marketing.analytics"
 LIFE_SHARE = 2.0
 SMALLEST_COHORT = 500
 SMALLEST_PARTNERS = 3
@@ -51,12 +54,18 @@ _CURRENCY = "USD"
 
 @dataclass(frozen=True)
 class Founding:
-    """One institution to be founded: who it is, its rows, and the contract that they serve."""
+    """One institution to be founded: who it is, its rows, and the contract that they serve.
+
+    `counting` is the epsilon that its policy grants a statistics study for the purpose `ANALYTICS`, beside training; None for none.
+    `names` are its own names of the rows' columns, by contract column; those of its house style where None.
+    """
 
     site: Site
     rows: pd.DataFrame
     contract: FeatureContract
     draft: StudyDraft
+    counting: float | None = None
+    names: NameMap[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -166,10 +175,8 @@ def note_of(site: Site) -> str:
 def write_tables(home: Home, item: Founding) -> House:
     """Write an institution's customers and their consent into its home, in a format and with names of its own."""
     site = item.site
-    names = LOG_NAMES if site.window else BANK_NAMES
-    return write_house(
-        home.root / TABLES, site.style, item.rows, consent(item.rows["customer"], site), names[site.style]
-    )
+    names = item.names or (LOG_NAMES if site.window else BANK_NAMES)[site.style]
+    return write_house(home.root / TABLES, site.style, item.rows, consent(item.rows["customer"], site), names)
 
 
 def _bring_into_force(home: Home, item: Founding, note: str) -> None:
@@ -177,7 +184,7 @@ def _bring_into_force(home: Home, item: Founding, note: str) -> None:
     desk = home.root.parent / "officers"
     desk.mkdir(exist_ok=True, mode=0o700)
     keys = [create_identity(desk / f"{item.site.id}-{name}.key", use="officer", allow_plain=True) for name in OFFICERS]
-    document = policy(item.site, item.draft, [public_hex(key) for key in keys])
+    document = policy(item.site, item.draft, [public_hex(key) for key in keys], item.counting)
     write_yaml(home.policy_file, document, note)
     signatures = tuple(sign(key, POLICY_CONTEXT, document) for key in keys)
     write_signatures(home.policy_file, document, signatures)
@@ -250,15 +257,16 @@ def _table_mapping(house: House, contract: FeatureContract) -> dict[str, object]
         spelling = CATEGORY_NAMES[house.style].get(column.name)
         if spelling:
             columns[column.name]["values"] = {name: category for category, name in spelling.items()}
-    return {
+    mapping: dict[str, object] = {
         "kind": "table",
         "source": _source(house, TABLE),
         "customer": house.names["customer"],
         "columns": columns,
         "label": {"column": house.names[contract.label.name], "yes": ["yes", "1"], "no": ["no", "0"]},
-        "position": house.names["position"],
-        "score": {"from_position": TEST_POSITION},
     }
+    if "position" in house.names:
+        mapping |= {"position": house.names["position"], "score": {"from_position": TEST_POSITION}}
+    return mapping
 
 
 def _unit(house: House, column: str, unit: str) -> dict[str, object]:
@@ -282,11 +290,12 @@ def _log_mapping(site: Site, house: House) -> dict[str, object]:
     return mapping
 
 
-def policy(site: Site, draft: StudyDraft, officers: Sequence[str]) -> Policy:
+def policy(site: Site, draft: StudyDraft, officers: Sequence[str], counting: float | None = None) -> Policy:
     """Return an institution's policy: one purpose, its own epsilon, every model and mode that a study may name, nothing
-    that waits for a person; `officers` are two public keys."""
+    that waits for a person; `officers` are two public keys. `counting` as in `Founding`."""
     today = datetime.now(UTC).date()
-    tree = {
+    epsilon = site.epsilon + (counting or 0.0)
+    tree: dict[str, Any] = {
         "institution": site.id,
         "version": 1,
         "issued": (today - timedelta(days=1)).isoformat(),
@@ -311,8 +320,8 @@ def policy(site: Site, draft: StudyDraft, officers: Sequence[str]) -> Policy:
             "mode": "open",
             "unit": "customer",
             "neighbours": "add_or_remove_one",
-            "period": {"days": PERIOD_DAYS, "epsilon": PERIOD_SHARE * site.epsilon, "delta": site.delta},
-            "life": {"epsilon": LIFE_SHARE * site.epsilon, "delta": site.delta},
+            "period": {"days": PERIOD_DAYS, "epsilon": PERIOD_SHARE * epsilon, "delta": site.delta},
+            "life": {"epsilon": LIFE_SHARE * epsilon, "delta": site.delta},
         },
         "smallest_cohort": SMALLEST_COHORT,
         "smallest_partners": SMALLEST_PARTNERS,
@@ -325,6 +334,17 @@ def policy(site: Site, draft: StudyDraft, officers: Sequence[str]) -> Policy:
             "participation_days": PARTICIPATION_DAYS,
         },
     }
+    if counting is not None:
+        tree["purposes"].append({"id": ANALYTICS, "meaning": "Count customers together", "consent": PROFILING})
+        tree["statistics"] = [
+            {
+                "contract": draft.contract,
+                "purposes": [ANALYTICS],
+                "max_epsilon": counting,
+                "max_delta": site.delta,
+                "automatic_epsilon": counting,
+            }
+        ]
     return Policy.model_validate_json(json.dumps(tree))
 
 
