@@ -243,7 +243,8 @@ class Campaign(Base):
     """Whether a campaign worked: outcomes by arm, against the arm `control`, in segments and score bands.
 
     `outcomes` are flags (or the label); `spend` and `cost` numeric columns; `chosen_by` a column that says whether the model or chance
-    chose the customer; `score` a numeric column with `score_cuts`, for Qini curves.
+    chose the customer; `score` a numeric column with `score_cuts`, for Qini curves, and `best` which end of it is approached first (a
+    decile of 1 is the best: `low`).
     """
 
     kind: Literal["campaign"]
@@ -256,6 +257,7 @@ class Campaign(Base):
     cost: Name | None = None
     score: Name | None = None
     score_cuts: Cuts | None = None
+    best: Annotated[Literal["high", "low"], Field(exclude_if=lambda value: value == "high")] = "high"
 
     @model_validator(mode="after")
     def _score_cut(self) -> Self:

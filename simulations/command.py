@@ -11,10 +11,11 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from simulations import closing
+from simulations import closing, marketing_page
 from simulations.demo import CONFIGS, REPORT, run_demo
 from simulations.fetch import default_cache
 from simulations.live import LiveView
+from simulations.marketing import PAGE, run_report
 from simulations.rehearsal import rehearse
 
 app = typer.Typer(
@@ -57,6 +58,42 @@ def demo(
         return
     closing.show(result, console)
     console.print(f"\nReport: {escape(str(out / REPORT))}  ({result.seconds:.0f} s)", soft_wrap=True)
+
+
+@app.command()
+def report(
+    out: Annotated[
+        Path, typer.Option(help="Folder for the page and the institutions' folders; made anew by every run.")
+    ] = Path("out/report"),
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder of fetched data sets, as in `consilience data fetch`.")
+    ] = None,
+    configs: Annotated[Path, typer.Option(help="Folder with contracts, queries and studies.")] = CONFIGS,
+    epsilon: Annotated[
+        float | None,
+        typer.Option(help="What each institution grants each study for one customer; the files' own without."),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the result as JSON; progress goes to the error output.")
+    ] = False,
+) -> None:
+    """Shops and banks count their customers together, and one page says what marketing would ask.
+
+    Segments, life-cycle stages, expected value, groups, who stops buying, who takes a deposit, and whether a (simulated) campaign
+    worked: every number with its interval, and beside it the exact answer that no party sees. Takes about a minute on two cores.
+    """
+    logging.getLogger("flwr").setLevel(logging.WARNING)
+    torch.set_num_threads(1)
+    console = Console(stderr=as_json, highlight=False)
+    with LiveView(console) as view:
+        result = run_report(out, cache or default_cache(), view, configs, epsilon)
+    if as_json:
+        typer.echo(json.dumps({"page": str(out / PAGE), **result.as_tree()}))
+        return
+    console.print()
+    for line in marketing_page.held(result):
+        console.print(escape(line), soft_wrap=True)
+    console.print(f"\nPage: {escape(str(out / PAGE))}  ({result.seconds:.0f} s)", soft_wrap=True)
 
 
 @app.command()

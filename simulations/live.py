@@ -14,6 +14,7 @@ from server.events import (
     Event,
     GrantsReceived,
     LeftOut,
+    Reported,
     RosterSettled,
     RoundDone,
     StudySigned,
@@ -44,6 +45,7 @@ class LiveView:
         self._bytes = 0
         self._witnesses: list[int] = []
         self._members = 0
+        self._counted = False
         self._handlers: dict[type, Callable[..., None]] = {
             StudySigned: self._signed,
             RosterSettled: self._roster,
@@ -51,6 +53,7 @@ class LiveView:
             LeftOut: self._left_out,
             RoundDone: self._round,
             Evaluated: self._evaluated,
+            Reported: self._reported,
             Delivered: self._delivered,
             Witnessed: self._witnessed,
         }
@@ -86,6 +89,7 @@ class LiveView:
         )
         self._bytes = 0
         self._witnesses = []
+        self._counted = False
         self._task = self._progress.add_task(event.name, total=event.rounds, note="")
 
     def _roster(self, event: RosterSettled) -> None:
@@ -118,9 +122,14 @@ class LiveView:
             low, high = event.interval
             self.say(f"evaluation as the coordinator sees it: AUC {event.auc:.3f} ({low:.3f} to {high:.3f})")
 
+    def _reported(self, event: Reported) -> None:
+        self._counted = True
+        self.say(f"report {event.name} published: {event.digest[:12]}")
+
     def _delivered(self, event: Delivered) -> None:
-        agreed = "all hold the same model" if event.agreed else "NOT all hold the same model"
-        self.say(f"model delivered to {len(event.receipts)} institutions; {agreed}")
+        what = "report" if self._counted else "model"
+        agreed = f"all hold the same {what}" if event.agreed else f"NOT all hold the same {what}"
+        self.say(f"{what} delivered to {len(event.receipts)} institutions; {agreed}")
 
     def _witnessed(self, event: Witnessed) -> None:
         """Say once that all ledgers were witnessed; whose was not is reported as left out."""

@@ -309,6 +309,8 @@ class CampaignAsker(OneRound[Campaign]):
         for item in outcomes:
             split, part = item.splits["score"]
             bands = part.labels[-2::-1]
+            if self.query.best == "low":
+                split, bands = uplift.upside_down(split), part.labels[:-1]
             for arm in self._others:
                 key = (item.name, self._arms.labels[arm])
                 found = uplift.curve(split, arm, self._control, self.setting.z)
@@ -320,7 +322,7 @@ class CampaignAsker(OneRound[Campaign]):
         return [
             answer_table(
                 "qini",
-                f"Qini curve, from the best {column} down to each band (population)",
+                f"Qini curve, from the {'highest' if self.query.best == 'high' else 'lowest'} {column} to each band (population)",
                 unit,
                 (*names, column),
                 points,

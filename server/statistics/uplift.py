@@ -131,6 +131,12 @@ def cost_per_extra(costs: tuple[Amount, Amount], rates: tuple[Floats, Floats], v
     return Ratio(value, extra, costs[0].variance() + costs[1].variance(), 0.0, spread).span(z)
 
 
+def upside_down(split: Split) -> Split:
+    """Return the split with its score bands from high to low, the unknown still last: where a low score is the best."""
+    turned = np.concatenate([split.counts[:, -2::-1], split.counts[:, -1:]], axis=1)
+    return Split(turned, split.own, split.shared)
+
+
 @dataclass(frozen=True)
 class Curve:
     """The Qini curve at each band's lower end, best first, its area, and the area less that under the straight line to its end."""

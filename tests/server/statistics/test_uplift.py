@@ -114,6 +114,14 @@ def test_the_curve_by_hand() -> None:
     assert found.coefficient.value == pytest.approx(0.075 - 0.05)
 
 
+def test_where_a_low_score_is_the_best_the_curve_begins_there() -> None:
+    counts = np.array([[[90.0, 10.0], [80.0, 20.0], [7.0, 1.0]], [[180.0, 20.0], [120.0, 80.0], [5.0, 2.0]]])
+    split = uplift.Split(counts, 0.0, 0.0)
+    turned = uplift.Split(counts[:, [1, 0, 2]], 0.0, 0.0)
+    assert uplift.curve(uplift.upside_down(split), 1, 0, Z) == uplift.curve(turned, 1, 0, Z)
+    assert np.array_equal(uplift.upside_down(uplift.upside_down(split)).counts, counts)
+
+
 def test_bands_that_the_noise_hides_are_taken_together() -> None:
     counts = _drawn(np.random.default_rng(4), False)
     counts[:, 3] = [3.0, 0.0]
