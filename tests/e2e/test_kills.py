@@ -32,6 +32,8 @@ ROUNDS = 10
 EVERYBODY: dict[int, tuple[str, ...]] = {number: MEMBERS for number in range(1, ROUNDS + 1)}
 VAULT_SECONDS = 15.0
 SUPERNODE_SECONDS = 75.0
+HANDED_OVER = 1.0
+"""Flower hands a reply over once: one that the link is just giving to the study when it dies is lost for its round."""
 RESTART_SECONDS = 10.0  # a SuperNode that signs off, on top of the vault
 BUSY = 3.0
 
@@ -140,7 +142,8 @@ def test_a_link_killed_before_during_and_after_a_round_loses_nothing(federation)
     begin(federation, name)
     with between_rounds(federation, name, SLOW):
         kill(federation, COORDINATOR, "link")
-    with in_a_round(federation, name, SLOW, after=2):
+    with in_a_round(federation, name, SLOW, after=2), still(study_pid(federation)):
+        time.sleep(HANDED_OVER)
         kill(federation, COORDINATOR, "link")
     with between_rounds(federation, name, SLOW, after=4):
         kill(federation, COORDINATOR, "link")
