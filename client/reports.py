@@ -46,6 +46,10 @@ class Reports:
         kept = KeptReport(received=int(self._clock() * _MILLISECONDS), report=report)
         atomic_write(self._folder / f"{report.study}.json", kept.canonical(), mode=0o600)
 
+    def has(self, study: str) -> bool:
+        """Return whether a study's report is kept, whole or damaged."""
+        return (self._folder / f"{study}.json").exists()
+
     def of_study(self, study: str) -> StatisticsReport | None:
         """Return a study's report, or None where none is kept. Raises as `all`."""
         path = self._folder / f"{study}.json"

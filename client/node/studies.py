@@ -176,7 +176,7 @@ def _none_yet(spec: StudySpec | StatisticsSpec) -> str:
 
 def _outcome(home: Home, study: Opened, decision: Decision | None) -> str:
     """Say what came of a granted study: a model and whether it is used, or a report."""
-    if isinstance(study, OpenStatistics) and Reports(home.root / REPORTS).of_study(study.rid):
+    if isinstance(study, OpenStatistics) and Reports(home.root / REPORTS).has(study.rid):
         return "report here"
     if decision is None:
         return _none_yet(study.spec)
