@@ -7,7 +7,7 @@ from client.gate import Gate
 from client.releases import Paid, Releases
 from client.rooms import Rooms
 from client.secure.asked import check_edges
-from client.studies import OpenStudy, Studies
+from client.studies import OpenStudy, Studies, check_plain
 from federation.contract import FeatureContract
 from federation.encoding import sha256_hex
 from federation.errors import IntegrityError, PolicyError
@@ -116,12 +116,7 @@ class Rounds:
     def _plain(self, rid: str) -> OpenStudy:
         """Return a granted study whose releases leave one by one."""
         study = self._studies.find(rid)
-        if study.spec.secure is not None:
-            raise PolicyError(
-                "CSL-C470",
-                "The study's vectors leave only into secure sums, never by themselves.",
-                "Ask for the study's sums by `query.sum`.",
-            )
+        check_plain(study)
         return study
 
 

@@ -113,3 +113,13 @@ class Studies:
 
     def _path(self, rid: str) -> Path:
         return self._folder / f"{rid}.json"
+
+
+def check_plain(study: Opened) -> None:
+    """Refuse a study whose vectors leave only into secure sums. Raises PolicyError CSL-C470."""
+    if study.spec.secure is not None:
+        raise PolicyError(
+            "CSL-C470",
+            "The study's vectors leave only into secure sums, never by themselves.",
+            "Ask for the study's sums by `query.sum`.",
+        )

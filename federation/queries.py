@@ -4,13 +4,14 @@ Each query names the columns it looks at; how it is turned into measures, round 
 (`server.statistics`), and a vault only checks that what it is asked for stays within these columns.
 """
 
+from collections.abc import Iterable
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from federation.contract import Name, Text
 from federation.document import Document
-from federation.measures import At, Condition, Cuts, Rule, Where
+from federation.measures import At, Cuts, Rule, Where
 
 Columns = frozenset[tuple[str, At]]
 
@@ -54,7 +55,15 @@ class Base(Document):
     @property
     def columns(self) -> Columns:
         """The columns that are looked at, and when."""
-        return _of(self.where)
+        asked = frozenset((condition.column, condition.at) for condition in self.where)
+        return asked | {(name, at) for name in self._named() for at in self._times()}
+
+    def _named(self) -> Iterable[str]:
+        """Return the columns that the query itself looks at."""
+        raise NotImplementedError
+
+    def _times(self) -> tuple[At, ...]:
+        return ("start",)
 
 
 class Count(Base):
@@ -63,10 +72,8 @@ class Count(Base):
     kind: Literal["count"]
     by: Annotated[tuple[Group, ...], Field(max_length=4)] = ()
 
-    @property
-    def columns(self) -> Columns:
-        """The columns that are looked at, and when."""
-        return super().columns | _groups(self.by)
+    def _named(self) -> Iterable[str]:
+        return _in(self.by)
 
 
 class Sum(Base):
@@ -77,10 +84,8 @@ class Sum(Base):
     clip: Bounds | None = None
     by: Annotated[tuple[Group, ...], Field(max_length=4)] = ()
 
-    @property
-    def columns(self) -> Columns:
-        """The columns that are looked at, and when."""
-        return super().columns | _groups(self.by) | {(self.of, "start")}
+    def _named(self) -> Iterable[str]:
+        return (self.of, *_in(self.by))
 
 
 class Mean(Base):
@@ -91,10 +96,8 @@ class Mean(Base):
     clip: Bounds | None = None
     by: Annotated[tuple[Group, ...], Field(max_length=4)] = ()
 
-    @property
-    def columns(self) -> Columns:
-        """The columns that are looked at, and when."""
-        return super().columns | _groups(self.by) | {(self.of, "start")}
+    def _named(self) -> Iterable[str]:
+        return (self.of, *_in(self.by))
 
 
 class Histogram(Base):
@@ -105,10 +108,8 @@ class Histogram(Base):
     cuts: Cuts | None = None
     by: Annotated[tuple[Group, ...], Field(max_length=3)] = ()
 
-    @property
-    def columns(self) -> Columns:
-        """The columns that are looked at, and when."""
-        return super().columns | _groups(self.by) | {(self.of, "start")}
+    def _named(self) -> Iterable[str]:
+        return (self.of, *_in(self.by))
 
 
 class Quantiles(Base):
@@ -123,10 +124,8 @@ class Quantiles(Base):
     )
     by: Annotated[tuple[Group, ...], Field(max_length=2)] = ()
 
-    @property
-    def columns(self) -> Columns:
-        """The columns that are looked at, and when."""
-        return super().columns | _groups(self.by) | {(self.of, "start")}
+    def _named(self) -> Iterable[str]:
+        return (self.of, *_in(self.by))
 
 
 class Crosstab(Base):
@@ -136,10 +135,8 @@ class Crosstab(Base):
     rows: Group
     across: Group
 
-    @property
-    def columns(self) -> Columns:
-        """The columns that are looked at, and when."""
-        return super().columns | _groups((self.rows, self.across))
+    def _named(self) -> Iterable[str]:
+        return _in((self.rows, self.across))
 
 
 class Correlation(Base):
@@ -148,10 +145,8 @@ class Correlation(Base):
     kind: Literal["correlation"]
     of: Annotated[tuple[Name, ...], Field(min_length=2, max_length=12)]
 
-    @property
-    def columns(self) -> Columns:
-        """The columns that are looked at, and when."""
-        return super().columns | {(name, "start") for name in self.of}
+    def _named(self) -> Iterable[str]:
+        return self.of
 
 
 class Rfm(Base):
@@ -166,10 +161,8 @@ class Rfm(Base):
     monetary: Name
     segments: Annotated[tuple[Rule, ...], Field(max_length=40)] = ()
 
-    @property
-    def columns(self) -> Columns:
-        """The columns that are looked at, and when."""
-        return super().columns | {(name, "start") for name in (self.recency, self.frequency, self.monetary)}
+    def _named(self) -> Iterable[str]:
+        return (self.recency, self.frequency, self.monetary)
 
 
 class Lifetime(Base):
@@ -186,11 +179,8 @@ class Lifetime(Base):
     monetary: Name
     horizon: Annotated[float, Field(gt=0, le=20)] = 1.0
 
-    @property
-    def columns(self) -> Columns:
-        """The columns that are looked at, and when."""
-        names = (self.frequency, self.recency, self.tenure, self.monetary)
-        return super().columns | {(name, "start") for name in names}
+    def _named(self) -> Iterable[str]:
+        return (self.frequency, self.recency, self.tenure, self.monetary)
 
 
 class Lifecycle(Base):
@@ -202,11 +192,11 @@ class Lifecycle(Base):
     kind: Literal["lifecycle"]
     stages: Annotated[tuple[Rule, ...], Field(min_length=1, max_length=20)]
 
-    @property
-    def columns(self) -> Columns:
-        """The columns that are looked at, and when."""
-        named = {condition.column for rule in self.stages for condition in rule.where}
-        return super().columns | {(name, at) for name in named for at in _BOTH}
+    def _named(self) -> Iterable[str]:
+        return {condition.column for rule in self.stages for condition in rule.where}
+
+    def _times(self) -> tuple[At, ...]:
+        return ("start", "end")
 
 
 class Clusters(Base):
@@ -218,10 +208,8 @@ class Clusters(Base):
     between: Annotated[tuple[Annotated[int, Field(ge=2, le=32)], ...], Field(min_length=2, max_length=2)] = (3, 8)
     steps: Annotated[int, Field(ge=1, le=20)] = 5
 
-    @property
-    def columns(self) -> Columns:
-        """The columns that are looked at, and when."""
-        return super().columns | {(name, "start") for name in self.of}
+    def _named(self) -> Iterable[str]:
+        return self.of
 
 
 class Tree(Base):
@@ -233,10 +221,8 @@ class Tree(Base):
     depth: Annotated[int, Field(ge=1, le=5)] = 3
     smallest_leaf: Annotated[int, Field(ge=1)] = 200
 
-    @property
-    def columns(self) -> Columns:
-        """The columns that are looked at, and when."""
-        return super().columns | {(name, "start") for name in (*self.of, self.label)}
+    def _named(self) -> Iterable[str]:
+        return (*self.of, self.label)
 
 
 class Campaign(Base):
@@ -265,12 +251,9 @@ class Campaign(Base):
             raise ValueError("score and score_cuts stand together or not at all")
         return self
 
-    @property
-    def columns(self) -> Columns:
-        """The columns that are looked at, and when."""
+    def _named(self) -> Iterable[str]:
         single = (self.segment, self.chosen_by, self.spend, self.cost, self.score)
-        names = {self.arm, *self.outcomes, *(name for name in single if name is not None)}
-        return super().columns | {(name, "start") for name in names}
+        return (self.arm, *self.outcomes, *(name for name in single if name is not None))
 
 
 Query = Annotated[
@@ -290,12 +273,6 @@ Query = Annotated[
     Field(discriminator="kind"),
 ]
 
-_BOTH: tuple[At, At] = ("start", "end")
 
-
-def _of(where: tuple[Condition, ...]) -> Columns:
-    return frozenset((condition.column, condition.at) for condition in where)
-
-
-def _groups(groups: tuple[Group, ...]) -> Columns:
-    return frozenset((group.column, "start") for group in groups)
+def _in(groups: tuple[Group, ...]) -> tuple[str, ...]:
+    return tuple(group.column for group in groups)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import Literal
 
@@ -77,25 +77,10 @@ def decide(
         the policy asks for, CSL-P215 sums in secret under a plan.
     """
     _check_standing(policy, member, today)
-    draft = spec.draft
-    purpose, rule, epsilon = _foreseen(policy, draft)
-    declaration = _declaration(charter, member, draft.contract)
-    _check_sizes(policy, rule, declaration)
-    _check_partners(policy, draft, charter)
-    return Terms(
-        policy=policy.digest(),
-        epsilon=epsilon,
-        delta=rule.max_delta,
-        purpose=purpose.id,
-        consent=purpose.consent,
-        contract=rule.contract,
-        holdout=rule.holdout,
-        declared_size=declaration.size,
-        eyes=_eyes(policy, rule, epsilon),
-        slot=_slot(policy, draft, spec.training, taken) if policy.budget.mode == "plan" else None,
-        secure=spec.secure,
-        floor=policy.secure.local_noise_floor if spec.secure is not None and policy.secure is not None else None,
-    )
+    purpose, rule, epsilon = _foreseen(policy, spec.draft)
+    terms = _terms(policy, spec, (purpose, rule, epsilon), charter, member)
+    slot = _slot(policy, spec.draft, spec.training, taken) if policy.budget.mode == "plan" else None
+    return replace(terms, holdout=rule.holdout, slot=slot)
 
 
 def decide_statistics(policy: Policy, spec: StatisticsSpec, charter: Charter, member: str, today: date) -> Terms:
@@ -107,8 +92,19 @@ def decide_statistics(policy: Policy, spec: StatisticsSpec, charter: Charter, me
         As `decide`; CSL-P202 where no rule for statistics covers the contract and purpose.
     """
     _check_standing(policy, member, today)
-    draft = spec.draft
-    purpose, rule, epsilon = _foreseen_statistics(policy, draft)
+    terms = _terms(policy, spec, _foreseen_statistics(policy, spec.draft), charter, member)
+    return replace(terms, work="statistics")
+
+
+def _terms(
+    policy: Policy,
+    spec: StudySpec | StatisticsSpec,
+    foreseen: tuple[PurposeRule, StudyRule | StatisticsRule, float],
+    charter: Charter,
+    member: str,
+) -> Terms:
+    """Return what every study is granted by the rules that it falls under, once sizes and partners are enough."""
+    draft, (purpose, rule, epsilon) = spec.draft, foreseen
     declaration = _declaration(charter, member, draft.contract)
     _check_sizes(policy, rule, declaration)
     _check_partners(policy, draft, charter)
@@ -124,7 +120,6 @@ def decide_statistics(policy: Policy, spec: StatisticsSpec, charter: Charter, me
         eyes=_eyes(policy, rule, epsilon),
         secure=spec.secure,
         floor=policy.secure.local_noise_floor if spec.secure is not None and policy.secure is not None else None,
-        work="statistics",
     )
 
 

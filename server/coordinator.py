@@ -13,10 +13,8 @@ from numpy.typing import NDArray
 
 from federation.contract import FeatureContract
 from federation.encoding import sha256_hex
-from federation.errors import StorageError
 from federation.messages import Grant, dump_tensors
 from federation.study import StudyDraft, Training
-from privacy.secure_aggregation.roster import Roster
 from server.checkpoint import Attendance, Epoch, Progress, damaged, load_checkpoint, save_checkpoint
 from server.course import Course, Tensors32, restore_course, start_course
 from server.delivery import Recipient, deliver
@@ -42,7 +40,6 @@ from server.publication import counted_members, make_card, noise_of
 from server.registry import PublishedModel, Registry
 from server.rounds import PlainRounds, Rounds
 from server.secure.rounds import SecureRounds
-from server.secure.sums import SecureSums
 from server.strategy import StudyStrategy, partners_of
 
 Derive = Callable[[StudyDraft, Mapping[str, int], FeatureContract], Training]
@@ -128,8 +125,8 @@ class _Run:
             self._sign()
         else:
             self._progress, tensors = known
-            self._check_same()
             spec, done = self._progress.spec, self._progress.round
+            self._all.check_same(spec)
             self._restore(tensors)
             self._on_event(Resumed(self._draft.name, spec.digest(), spec.training.rounds, done))
 
@@ -161,22 +158,9 @@ class _Run:
         self._save()
         self._on_event(StudySigned(draft.name, spec.digest(), spec.training.rounds, tuple(sorted(sizes))))
 
-    def _check_same(self) -> None:
-        spec, charter = self._progress.spec, self._office.charter
-        if (spec.draft, spec.charter, spec.contract_digest) != (
-            self._draft,
-            charter.digest(),
-            self._office.contract.digest(),
-        ):
-            raise StorageError(
-                "CSL-S402",
-                f"{self._path} belongs to another draft, charter or contract.",
-                "Finish that study with the draft that it was begun with, or delete the checkpoint to give it up.",
-            )
-
     def assemble(self, seconds: float) -> None:
         """Wait for the members that take part: those who granted, if that is settled, else all who declare customers."""
-        granted = [item.member for item in self._progress.grants]
+        granted = [item.grant.member for item in self._progress.grants]
         self._all.assemble(granted, self._holders(), seconds)
 
     def ask_grants(self, seconds: float) -> None:
@@ -194,8 +178,8 @@ class _Run:
             return accept_grant(answer, member, spec, office.charter, dimension)
 
         grants = self._all.collect_grants(spec, self._progress.signature, accept, seconds)
-        self._course = start_course(spec, {item.member: item.grant for item in grants}, office.contract)
-        attendance = tuple(Attendance(member=item.member, rounds=0) for item in grants)
+        self._course = start_course(spec, {item.grant.member: item.grant for item in grants}, office.contract)
+        attendance = tuple(Attendance(member=item.grant.member, rounds=0) for item in grants)
         self._advance(stage="granted", grants=tuple(grants), attendance=attendance)
 
     def train_and_evaluate(self) -> None:
@@ -218,16 +202,10 @@ class _Run:
 
     def _secure(self) -> Rounds:
         """Return rounds in which the sum of the vectors alone is opened; the members agree on keys first, if they have not."""
-        spec, office, plan = self._progress.spec, self._office, self._progress.spec.secure
-        assert plan is not None
         if not self._holders():
             self._set_up()
-        grants = self._taking_part()
-        roster = Roster.of(office.charter, sorted(grants), plan.n_min, plan.c)
-        line = self._all.line(sorted(grants))
-        sums = SecureSums(
-            spec.digest(), roster, plan.share, self._all.least, office.key, line, self._all.sum_store, self._on_event
-        )
+        spec, grants = self._progress.spec, self._taking_part()
+        sums, line = self._all.secure_sums(spec, sorted(grants))
         return SecureRounds(spec, grants, sums, line)
 
     def _set_up(self) -> None:

@@ -6,11 +6,12 @@ from typing import Protocol, TypeVar
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
-from federation.errors import FederationError
-from federation.messages import Offer, pack
+from federation.errors import FederationError, StorageError
+from federation.messages import Grant, Offer, StatisticsGrant, pack
 from federation.signing import Signature
 from federation.statistics import StatisticsSpec
 from federation.study import Draft, StudySpec
+from privacy.secure_aggregation.roster import Roster
 from server.checkpoint import Epoch
 from server.events import GrantsReceived, LeftOut, OnEvent, RosterSettled, SetUpDone
 from server.exchange import Answer, Clock, Failure, send, sort_replies
@@ -20,6 +21,7 @@ from server.roster import RollCall
 from server.secure.calls import Line
 from server.secure.setup import SetUp, peers_of
 from server.secure.store import SumStore
+from server.secure.sums import SecureSums
 from server.witness import WitnessDesk
 
 # Longer than a node whose SuperNode was killed stays away: the link counts the old one as on line for a minute.
@@ -30,12 +32,8 @@ class Granted(Protocol):
     """A grant as the coordinator keeps it."""
 
     @property
-    def member(self) -> str:
-        """Who granted."""
-
-    @property
-    def epsilon(self) -> float:
-        """What was granted."""
+    def grant(self) -> Grant | StatisticsGrant:
+        """What was granted, and by whom."""
 
 
 G = TypeVar("G", bound=Granted)
@@ -118,8 +116,8 @@ class Gathering:
         failures = {member: grant for member, grant in sorted(found.items()) if isinstance(grant, Failure)}
         for member, failure in failures.items():
             self.on_event(LeftOut("offer", 0, member, failure.code, failure.reason))
-        names = tuple(grant.member for grant in grants)
-        self.on_event(GrantsReceived(names, tuple(grant.epsilon for grant in grants), tuple(failures)))
+        names = tuple(item.grant.member for item in grants)
+        self.on_event(GrantsReceived(names, tuple(item.grant.epsilon for item in grants), tuple(failures)))
         if len(grants) < self.least:
             raise FederationError(
                 "CSL-S503",
@@ -152,6 +150,26 @@ class Gathering:
         done = set_up.run(begun, note)
         settle(done)
         self.on_event(SetUpDone(done.members, done.attempt, self.clock.now() - start))
+
+    def check_same(self, spec: StudySpec | StatisticsSpec) -> None:
+        """Refuse a checkpoint of something else than what is to be run. Raises StorageError CSL-S402."""
+        charter, contract = self.office.charter, self.office.contract
+        if (spec.draft, spec.charter, spec.contract_digest) != (self.draft, charter.digest(), contract.digest()):
+            raise StorageError(
+                "CSL-S402",
+                f"{self.path} belongs to another draft, charter or contract.",
+                "Finish that study with the draft that it was begun with, or delete the checkpoint to give it up.",
+            )
+
+    def secure_sums(self, spec: StudySpec | StatisticsSpec, members: Sequence[str]) -> tuple[SecureSums, Line]:
+        """Return how the sums of a secure study come about over the members that hold its keys, and how these are reached."""
+        plan = spec.secure
+        assert plan is not None
+        roster, line = Roster.of(self.office.charter, members, plan.n_min, plan.c), self.line(members)
+        sums = SecureSums(
+            spec.digest(), roster, plan.share, self.least, self.office.key, line, self.sum_store, self.on_event
+        )
+        return sums, line
 
     def line(self, members: Sequence[str]) -> Line:
         """Return how these members are reached."""

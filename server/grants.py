@@ -1,7 +1,9 @@
 """Offers and grants: each vault is offered the signed study, and what it grants is checked against charter and spec."""
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
+from typing import TypeVar
 
 from flwr.app import RecordDict
 from pydantic import ValidationError
@@ -9,8 +11,9 @@ from pydantic import ValidationError
 from federation.charter import Charter
 from federation.document import Document
 from federation.errors import ConsilienceError, DocumentError, IntegrityError, PolicyError
-from federation.messages import Grant, Refusal, signature_of, unpack
+from federation.messages import Grant, Refusal, StatisticsGrant, signature_of, unpack
 from federation.signing import Signature
+from federation.statistics import StatisticsSpec
 from federation.study import StudySpec
 from privacy.accounting import epsilon
 from privacy.events import SecureSum
@@ -21,8 +24,10 @@ from server.exchange import Failure
 # A vault computes 1 / (100 n) in floating point as we do, but perhaps in another order.
 _SLACK = 1.0 + 1e-9
 # Another processor may price the same sums a hair differently.
-_PRICE_SLACK = 1.0 + 1e-3
+PRICE_SLACK = 1.0 + 1e-3
 _SAME = 1e-6
+
+G = TypeVar("G", bound=Document)
 
 
 class SignedGrant(Document):
@@ -30,16 +35,6 @@ class SignedGrant(Document):
 
     grant: Grant
     signature: Signature
-
-    @property
-    def member(self) -> str:
-        """Who granted."""
-        return self.grant.member
-
-    @property
-    def epsilon(self) -> float:
-        """What was granted."""
-        return self.grant.epsilon
 
 
 def accept_grant(
@@ -49,18 +44,30 @@ def accept_grant(
 
     `dimension` is how many numbers a round's vector has; None for a study whose vectors are not added up in secret.
     """
+
+    def differences(grant: Grant) -> list[str]:
+        found = _differences(grant, member, spec, charter) + _secure_differences(grant, spec, dimension)
+        return found or _mispriced(grant, spec)
+
+    found = offered(answer, Grant, member, charter, differences)
+    return found if isinstance(found, Failure) else SignedGrant(grant=found[0], signature=found[1])
+
+
+def offered(
+    answer: RecordDict, model: type[G], member: str, charter: Charter, differences: Callable[[G], list[str]]
+) -> tuple[G, Signature] | Failure:
+    """Return a member's grant and its signature, or why there is none; `differences` names what of it is not what was offered."""
     key = charter.member(member).key
     if declined(answer, member, key):
         return Failure("CSL-S206", "declined; its reason stays with it")
     try:
-        grant, _ = unpack(answer, Grant, key)
+        grant, _ = unpack(answer, model, key)
     except (IntegrityError, DocumentError) as error:
         return unreadable(error)
-    wrong = _differences(grant, member, spec, charter) + _secure_differences(grant, spec, dimension)
-    wrong = wrong or _mispriced(grant, spec)
+    wrong = differences(grant)
     if wrong:
         return Failure("CSL-S304", f"granted something else than was offered ({', '.join(wrong)})")
-    return SignedGrant(grant=grant, signature=signature_of(answer, key))
+    return grant, signature_of(answer, key)
 
 
 def declined(answer: RecordDict, member: str, key: str) -> bool:
@@ -77,18 +84,26 @@ def unreadable(error: ConsilienceError) -> Failure:
     return Failure("CSL-S207", f"sent an answer that does not fit ({error.code})")
 
 
-def _differences(grant: Grant, member: str, spec: StudySpec, charter: Charter) -> list[str]:
+def public_checks(
+    grant: Grant | StatisticsGrant, member: str, spec: StudySpec | StatisticsSpec, charter: Charter
+) -> dict[str, bool]:
+    """Return what of any grant must be as charter and offer have it, and whether it is."""
     declaration = charter.member(member).declaration(spec.draft.contract)
     size = declaration.size if declaration else 0
     asked = spec.draft.epsilon
-    checks = {
+    return {
         "study": grant.study == spec.digest(),
         "member": grant.member == member,
         "declared_size": grant.declared_size == size,
-        "sampling_rate": math.isclose(grant.sampling_rate, spec.training.sampling_rate, rel_tol=1e-12),
-        "steps": grant.steps == spec.training.steps,
         "epsilon": asked is None or grant.epsilon <= asked * _SLACK,
         "delta": grant.delta <= _SLACK / (100 * max(size, 1)),
+    }
+
+
+def _differences(grant: Grant, member: str, spec: StudySpec, charter: Charter) -> list[str]:
+    checks = public_checks(grant, member, spec, charter) | {
+        "sampling_rate": math.isclose(grant.sampling_rate, spec.training.sampling_rate, rel_tol=1e-12),
+        "steps": grant.steps == spec.training.steps,
     }
     return [name for name, right in checks.items() if not right]
 
@@ -117,8 +132,8 @@ def _mispriced(grant: Grant, spec: StudySpec) -> list[str]:
     checks = {
         "noise_multiplier": math.isclose(grant.noise_multiplier, training.noise_multiplier, rel_tol=_SAME),
         "histogram_sigma": math.isclose(grant.histogram_sigma, sigma, rel_tol=_SAME),
-        "sensitivity": _price(training, grant.delta) <= grant.epsilon * _PRICE_SLACK,
-        "histogram_scale": sigma <= grant.declared_size and _price(counts, grant.delta) <= grant.epsilon * _PRICE_SLACK,
+        "sensitivity": _price(training, grant.delta) <= grant.epsilon * PRICE_SLACK,
+        "histogram_scale": sigma <= grant.declared_size and _price(counts, grant.delta) <= grant.epsilon * PRICE_SLACK,
     }
     return [name for name, right in checks.items() if not right]
 

@@ -1,5 +1,7 @@
 """From a draft that a person wrote to a signed study: every open number is derived from public quantities."""
 
+from collections.abc import Sequence
+
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from federation.basis import model_problems
@@ -29,15 +31,8 @@ def declared_sizes(charter: Charter, contract: str) -> dict[str, int]:
 
 def problems_of(draft: StudyDraft, charter: Charter, contract: FeatureContract) -> list[str]:
     """Return everything that keeps a draft from being a study under this charter, in words; empty when nothing does."""
-    problems = []
-    pinned = charter.contract_digest(draft.contract)
+    problems = contract_problems(draft, charter, contract)
     sizes = declared_sizes(charter, draft.contract)
-    if pinned is None:
-        problems.append(f"contract: the charter pins no contract called {draft.contract}")
-    elif pinned != contract.digest():
-        problems.append(f"contract: {draft.contract} is not the version that the charter pins")
-    if contract.name != draft.contract:
-        problems.append(f"contract: the file is for {contract.name}, the draft for {draft.contract}")
     if len(sizes) < draft.min_partners:
         problems.append(
             f"min_partners: {draft.min_partners} are needed, and {len(sizes)} members declare customers for {draft.contract}"
@@ -49,6 +44,37 @@ def problems_of(draft: StudyDraft, charter: Charter, contract: FeatureContract) 
     problems += _holdout_problems(draft, charter, contract)
     problems += model_problems(contract, draft.model)
     return problems
+
+
+def contract_problems(draft: Draft, charter: Charter, contract: FeatureContract) -> list[str]:
+    """Return what is wrong with the contract that a draft names, in words."""
+    problems = []
+    pinned = charter.contract_digest(draft.contract)
+    if pinned is None:
+        problems.append(f"contract: the charter pins no contract called {draft.contract}")
+    elif pinned != contract.digest():
+        problems.append(f"contract: {draft.contract} is not the version that the charter pins")
+    if contract.name != draft.contract:
+        problems.append(f"contract: the file is for {contract.name}, the draft for {draft.contract}")
+    return problems
+
+
+def windowless(charter: Charter, contract: FeatureContract) -> list[str]:
+    """Return the members that declare customers of a transaction contract and no as-of date; none for a table's."""
+    if contract.source != "transactions":
+        return []
+    declared = {member.id: member.declaration(contract.name) for member in charter.members}
+    return [name for name, item in declared.items() if item is not None and item.as_of is None]
+
+
+def refuse_draft(draft: Draft, problems: Sequence[str]) -> None:
+    """Refuse a draft that has problems. Raises DocumentError CSL-S101 with every one of them at once."""
+    if problems:
+        listing = "\n".join(f"  {problem}" for problem in problems)
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        raise DocumentError(
+            "CSL-S101", f"The study {draft.name} has {count}:\n{listing}", "Correct the draft or the charter."
+        )
 
 
 def least_partners(draft: Draft) -> int:
@@ -68,15 +94,8 @@ def _holdout_problems(draft: StudyDraft, charter: Charter, contract: FeatureCont
         return ["holdout: customers of a transaction log have no fixed position; hold out by hash"]
     if isinstance(draft.holdout, HashHoldout) and draft.holdout.share > 0.5:
         return ["holdout: more than half of the customers would be held out"]
-    if contract.source == "transactions":
-        windowless = [
-            member.id
-            for member in charter.members
-            if (item := member.declaration(contract.name)) is not None and item.as_of is None
-        ]
-        if windowless:
-            return [f"holdout: no as-of date is declared by {', '.join(windowless)}"]
-    return []
+    dateless = windowless(charter, contract)
+    return [f"holdout: no as-of date is declared by {', '.join(dateless)}"] if dateless else []
 
 
 def check_draft(draft: StudyDraft, charter: Charter, contract: FeatureContract) -> None:
@@ -87,13 +106,7 @@ def check_draft(draft: StudyDraft, charter: Charter, contract: FeatureContract) 
     DocumentError
         CSL-S101 with every problem at once.
     """
-    problems = problems_of(draft, charter, contract)
-    if problems:
-        listing = "\n".join(f"  {problem}" for problem in problems)
-        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        raise DocumentError(
-            "CSL-S101", f"The study {draft.name} has {count}:\n{listing}", "Correct the draft or the charter."
-        )
+    refuse_draft(draft, problems_of(draft, charter, contract))
 
 
 def sign_study(

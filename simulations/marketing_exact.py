@@ -70,8 +70,9 @@ def exact_answers(kept: Kept, published: Sequence[Answer]) -> tuple[Answer, ...]
         raise _unlike(kept.name)
     spec = progress.spec
     contract = kept.federation.contracts[spec.draft.contract]
-    holders = progress.epoch.members if progress.epoch is not None else tuple(item.member for item in progress.grants)
-    grants = {item.member: item.grant for item in progress.grants if item.member in holders}
+    everybody = tuple(item.grant.member for item in progress.grants)
+    holders = everybody if progress.epoch is None else progress.epoch.members
+    grants = {item.grant.member: item.grant for item in progress.grants if item.grant.member in holders}
     setting = setting_of(
         spec.draft, contract, {name: grant.declared_size for name, grant in grants.items()}, spec.plan.share
     )

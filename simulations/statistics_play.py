@@ -16,12 +16,11 @@ from client.statistics.measuring import measure_all
 from client.statistics.people import People
 from federation.answers import Answer, MemberTerms, StatisticsReport
 from federation.contract import FeatureContract
-from federation.measures import At, shape_of
+from federation.measures import At, Cells, Centres
 from federation.statistics import StatisticsDraft
 from privacy.mechanisms.discrete_gaussian import discrete_gaussian
 from privacy.randomness import RandomSource
 from server.planning import plan_aggregation
-from server.statistics.asking import Sum
 from server.statistics.grants import foreseen_sensitivity
 from server.statistics.planning import Schedule, plan_statistics, setting_of
 from server.statistics.rounds import noise_of
@@ -91,16 +90,9 @@ class Table:
         schedule = Schedule(draft, setting)
         sd = noise_of(len(self._people), plan.share) if source is not None else 0.0
         for number in range(1, plan.rounds + 1):
-            budgets = schedule.budgets(number, sensitivity)
-            for turn, budget in budgets.items():
-                asker = schedule.askers[turn.place]
-                sums = []
-                for measure in asker.ask(turn.local, budget):
-                    total = sum(measure_all([measure], people, self._contract) for people in self._people)
-                    noisy = np.asarray(total) + self._noise(np.asarray(total).size, plan.share, source)
-                    shape = shape_of(measure, self._contract)
-                    sums.append(Sum(measure, noisy.astype(np.float64).reshape(shape), sd))
-                asker.told(turn.local, sums)
+            asked = schedule.ask(number, sensitivity)
+            parts = [self._sum(measure, plan.share, source) for item in asked for measure in item.measures]
+            schedule.tell(asked, np.concatenate(parts).astype(np.float64), sd)
         members = tuple(
             MemberTerms(
                 member=name,
@@ -112,6 +104,11 @@ class Table:
             for name, size in self._sizes.items()
         )
         return Played(draft, tuple(asker.answer() for asker in schedule.askers), plan.rounds, sensitivity, members)
+
+    def _sum(self, measure: Cells | Centres, share: float, source: RandomSource | None) -> NDArray[np.int64]:
+        exact = [measure_all([measure], people, self._contract) for people in self._people]
+        total: NDArray[np.int64] = np.sum(np.stack(exact), axis=0, dtype=np.int64)
+        return total + self._noise(total.size, share, source)
 
     def _noise(self, size: int, share: float, source: RandomSource | None) -> NDArray[np.int64]:
         if source is None:

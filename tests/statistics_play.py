@@ -9,8 +9,8 @@ from client.statistics.measuring import measure_all
 from client.statistics.people import People
 from federation.answers import Answer
 from federation.contract import FeatureContract
-from federation.measures import At, dimension_of, problems_of, sensitivity, shape_of
-from server.statistics.asking import Asker, Sum
+from federation.measures import At, dimension_of, problems_of, sensitivity
+from server.statistics.asking import Asker, sums_of
 
 
 def play(
@@ -33,11 +33,5 @@ def play(
         assert sensitivity(measures) <= budget * (1 + 1e-9)
         total = sum(measure_all(measures, item, contract) for item in people)
         noisy = np.asarray(total) + np.rint(generator.normal(0.0, sd, dimension_of(measures, contract)))
-        sums, start = [], 0
-        for item in measures:
-            shape = shape_of(item, contract)
-            size = int(np.prod(shape))
-            sums.append(Sum(item, noisy[start : start + size].reshape(shape).astype(np.float64), sd))
-            start += size
-        asker.told(number, sums)
+        asker.told(number, sums_of(measures, contract, noisy.astype(np.float64), sd))
     return asker.answer()

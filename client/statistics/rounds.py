@@ -6,9 +6,8 @@ from client.gate import Gate
 from client.releases import Paid, Releases
 from client.rooms import Rooms
 from client.statistics.asked import check_measures
-from client.studies import OpenStatistics, Studies
+from client.studies import OpenStatistics, Studies, check_plain
 from federation.encoding import sha256_hex
-from federation.errors import PolicyError
 from federation.messages import StatisticsRelease, StatisticsRequest, dump_tensors, unpack
 from privacy.randomness import RandomSource
 
@@ -52,12 +51,7 @@ class StatisticsRounds:
         """
         header, _ = unpack(request, StatisticsRequest, self._coordinator)
         study = self._studies.statistics(header.study)
-        if study.spec.secure is not None:
-            raise PolicyError(
-                "CSL-C470",
-                "The study's vectors leave only into secure sums, never by themselves.",
-                "Ask for the study's sums by `query.sum`.",
-            )
+        check_plain(study)
         check_measures(study, header, self._gate.contract(study.spec.draft.contract))
         entries = paid_by(study, header.round)
         again = self._releases.again(study.rid, entries, request)

@@ -4,6 +4,7 @@ An asker is deterministic: the same sums told in the same order lead to the same
 only keep the sums. It never sees anything but noisy sums.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -14,7 +15,7 @@ from scipy.special import ndtri
 
 from federation.answers import Answer
 from federation.contract import FeatureContract
-from federation.measures import Cells, Centres
+from federation.measures import Cells, Centres, shape_of
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,24 @@ class Asker(Protocol):
 
     def answer(self) -> Answer:
         """Return the answer, once told of every round."""
+
+
+def sums_of(
+    measures: Sequence[Cells | Centres], contract: FeatureContract, total: NDArray[np.float64], sd: float
+) -> list[Sum]:
+    """Cut a round's integers, float64 [d], into the sums of its measures, which stand in it one after another.
+
+    Raises
+    ------
+    ValueError
+        When there are more or fewer integers than the measures have.
+    """
+    shapes = [shape_of(measure, contract) for measure in measures]
+    ends = np.cumsum([math.prod(shape) for shape in shapes], dtype=np.int64)
+    if len(total) != (ends[-1] if len(ends) else 0):
+        raise ValueError(f"{len(total)} integers are not those of the measures")
+    parts = np.split(total, ends[:-1])
+    return [Sum(measure, part.reshape(shape), sd) for measure, part, shape in zip(measures, parts, shapes, strict=True)]
 
 
 def split_caps(budget: float, shares: Sequence[float]) -> tuple[int, ...]:

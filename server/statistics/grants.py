@@ -8,19 +8,15 @@ from pydantic import ValidationError
 
 from federation.charter import Charter
 from federation.document import Document
-from federation.errors import DocumentError, IntegrityError, PolicyError
-from federation.messages import StatisticsGrant, signature_of, unpack
+from federation.errors import PolicyError
+from federation.messages import StatisticsGrant
 from federation.signing import Signature
 from federation.statistics import StatisticsPlan, StatisticsSpec
 from federation.study import SecurePlan
 from privacy.accounting import calibrate_sensitivity, epsilon
 from privacy.events import SecureSum
 from server.exchange import Failure
-from server.grants import declined, unreadable
-
-_SLACK = 1.0 + 1e-9
-# Another processor may price the same sums a hair differently.
-_PRICE_SLACK = 1.0 + 1e-3
+from server.grants import PRICE_SLACK, offered, public_checks
 
 
 class SignedStatisticsGrant(Document):
@@ -29,48 +25,19 @@ class SignedStatisticsGrant(Document):
     grant: StatisticsGrant
     signature: Signature
 
-    @property
-    def member(self) -> str:
-        """Who granted."""
-        return self.grant.member
-
-    @property
-    def epsilon(self) -> float:
-        """What was granted."""
-        return self.grant.epsilon
-
 
 def accept_statistics_grant(
     answer: RecordDict, member: str, spec: StatisticsSpec, charter: Charter
 ) -> SignedStatisticsGrant | Failure:
     """Return the member's grant, or why there is none: CSL-S206 declined, CSL-S207 unreadable, CSL-S304 not what was offered."""
-    key = charter.member(member).key
-    if declined(answer, member, key):
-        return Failure("CSL-S206", "declined; its reason stays with it")
-    try:
-        grant, _ = unpack(answer, StatisticsGrant, key)
-    except (IntegrityError, DocumentError) as error:
-        return unreadable(error)
-    wrong = _differences(grant, member, spec, charter)
-    if wrong:
-        return Failure("CSL-S304", f"granted something else than was offered ({', '.join(wrong)})")
-    return SignedStatisticsGrant(grant=grant, signature=signature_of(answer, key))
+    found = offered(answer, StatisticsGrant, member, charter, lambda grant: _differences(grant, member, spec, charter))
+    return found if isinstance(found, Failure) else SignedStatisticsGrant(grant=found[0], signature=found[1])
 
 
 def _differences(grant: StatisticsGrant, member: str, spec: StatisticsSpec, charter: Charter) -> list[str]:
-    declaration = charter.member(member).declaration(spec.draft.contract)
-    size = declaration.size if declaration else 0
-    asked = spec.draft.epsilon
-    checks = {
-        "study": grant.study == spec.digest(),
-        "member": grant.member == member,
-        "declared_size": grant.declared_size == size,
-        "share": grant.share == spec.plan.share,
-        "epsilon": asked is None or grant.epsilon <= asked * _SLACK,
-        "delta": grant.delta <= _SLACK / (100 * max(size, 1)),
-    }
+    checks = public_checks(grant, member, spec, charter) | {"share": grant.share == spec.plan.share}
     # A member's grant sets the scale of all others' sums: it must cost what it says.
-    checks["sensitivity"] = price(spec.plan, spec.secure, grant) <= grant.epsilon * _PRICE_SLACK
+    checks["sensitivity"] = price(spec.plan, spec.secure, grant) <= grant.epsilon * PRICE_SLACK
     return [name for name, right in checks.items() if not right]
 
 

@@ -9,19 +9,29 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from numpy.typing import NDArray
 
 from federation.charter import Charter
 from federation.contract import FeatureContract
 from federation.document import Document
-from federation.errors import DocumentError, FederationError
-from federation.measures import MOST_CELLS
+from federation.errors import FederationError
+from federation.measures import MOST_CELLS, Cells, Centres
 from federation.signing import Signature, sign
 from federation.statistics import StatisticsDraft, StatisticsPlan, StatisticsSpec
 from federation.study import CONTEXT
-from server.planning import SHARE, declared_sizes, plan_aggregation
+from server.planning import (
+    SHARE,
+    contract_problems,
+    declared_sizes,
+    least_partners,
+    plan_aggregation,
+    refuse_draft,
+    windowless,
+)
 from server.statistics.askers import make_asker, problems_of
-from server.statistics.asking import Asker, Expected, Setting
+from server.statistics.asking import Asker, Expected, Setting, sums_of
 
 # A hair less than was granted: the root of a sum of squares is rounded up.
 _WITHIN = 1.0 - 1e-9
@@ -42,10 +52,20 @@ class Turn:
     local: int
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What one asker asks for in its turn."""
+
+    turn: Turn
+    budget: float
+    measures: tuple[Cells | Centres, ...]
+
+
 class Schedule:
     """The askers of a draft, and whose turn it is in which round; deterministic, so that a restart finds the same one."""
 
     def __init__(self, draft: StatisticsDraft, setting: Setting) -> None:
+        self._contract = setting.contract
         self.askers: tuple[Asker, ...] = tuple(make_asker(query, setting) for query in draft.queries)
         self.rounds = max(asker.rounds for asker in self.askers)
         self._turns = self._placed()
@@ -94,6 +114,33 @@ class Schedule:
         shares = {turn: math.sqrt(rest * weight / total) for turn, weight in open_.items()}
         return {turn: known.get(turn, shares.get(turn, 0.0)) for turn in turns}
 
+    def ask(self, number: int, sensitivity: float) -> tuple[Asked, ...]:
+        """Return what is asked for in round `number`, in the order in which a round's integers stand. Raises as `budgets` and askers."""
+        budgets = self.budgets(number, sensitivity)
+        return tuple(
+            Asked(turn, value, self.askers[turn.place].ask(turn.local, value)) for turn, value in budgets.items()
+        )
+
+    def tell(self, asked: Sequence[Asked], total: NDArray[np.float64], sd: float) -> None:
+        """Hand every asker its part of a round's sum.
+
+        Parameters
+        ----------
+        total, sd:
+            The round's integers, float64 [d] in the order of `asked`, and the standard deviation of the noise of each.
+
+        Raises
+        ------
+        ValueError
+            When there are more or fewer integers than were asked for.
+        """
+        sums = sums_of([measure for item in asked for measure in item.measures], self._contract, total, sd)
+        start = 0
+        for item in asked:
+            end = start + len(item.measures)
+            self.askers[item.turn.place].told(item.turn.local, sums[start:end])
+            start = end
+
     def expected(self, sensitivity: float) -> tuple[tuple[Expected, ...], ...]:
         """Say beforehand how exact each query's answer will be. Raises as `budgets`."""
         found: list[dict[int, float]] = [{} for _ in self.askers]
@@ -137,36 +184,23 @@ def setting_of(
 
 def problems_of_statistics(draft: StatisticsDraft, charter: Charter, contract: FeatureContract) -> list[str]:
     """Return everything that keeps a draft from being a study under this charter, in words; empty when nothing does."""
-    problems = []
-    pinned, sizes = charter.contract_digest(draft.contract), declared_sizes(charter, draft.contract)
-    if pinned is None:
-        problems.append(f"contract: the charter pins no contract called {draft.contract}")
-    elif pinned != contract.digest():
-        problems.append(f"contract: {draft.contract} is not the version that the charter pins")
-    if contract.name != draft.contract:
-        problems.append(f"contract: the file is for {contract.name}, the draft for {draft.contract}")
-    least = max(draft.min_partners, draft.n_min or 0)
+    problems = contract_problems(draft, charter, contract)
+    sizes, least = declared_sizes(charter, draft.contract), least_partners(draft)
     if len(sizes) < least:
         problems.append(
             f"members: {least} are needed, and {len(sizes)} declare customers for {draft.contract}"
             if sizes
             else f"members: nobody declares customers for {draft.contract}"
         )
-    if contract.source == "transactions":
-        missing = _windowless(charter, contract)
-        if missing:
-            problems.append(f"members: no as-of date is declared by {', '.join(missing)}")
+    dateless = windowless(charter, contract)
+    if dateless:
+        problems.append(f"members: no as-of date is declared by {', '.join(dateless)}")
     return problems + query_problems(draft, contract)
 
 
 def query_problems(draft: StatisticsDraft, contract: FeatureContract) -> list[str]:
     """Return what is wrong with the queries themselves, each named by its id."""
     return [f"{query.id}: {problem}" for query in draft.queries for problem in problems_of(query, contract)]
-
-
-def _windowless(charter: Charter, contract: FeatureContract) -> Sequence[str]:
-    declared = {member.id: member.declaration(contract.name) for member in charter.members}
-    return [name for name, item in declared.items() if item is not None and item.as_of is None]
 
 
 def check_statistics(draft: StatisticsDraft, charter: Charter, contract: FeatureContract) -> None:
@@ -177,13 +211,7 @@ def check_statistics(draft: StatisticsDraft, charter: Charter, contract: Feature
     DocumentError
         CSL-S101 with every problem at once.
     """
-    problems = problems_of_statistics(draft, charter, contract)
-    if problems:
-        listing = "\n".join(f"  {problem}" for problem in problems)
-        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        raise DocumentError(
-            "CSL-S101", f"The study {draft.name} has {count}:\n{listing}", "Correct the draft or the charter."
-        )
+    refuse_draft(draft, problems_of_statistics(draft, charter, contract))
 
 
 def plan_statistics(draft: StatisticsDraft, setting: Setting) -> StatisticsPlan:

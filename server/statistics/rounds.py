@@ -10,7 +10,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
 from federation.contract import FeatureContract
-from federation.encoding import sha256_hex
 from federation.errors import FederationError, IntegrityError
 from federation.measures import Cells, Centres, dimension_of
 from federation.messages import StatisticsGrant, StatisticsRelease, StatisticsRequest, pack, read_tensors
@@ -145,8 +144,3 @@ class SecureCounting:
 def noise_of(members: int, share: float) -> float:
     """Return the standard deviation of each integer's noise in a sum over so many members, in grid units."""
     return share * math.sqrt(members)
-
-
-def digest_of(total: NDArray[np.int64]) -> str:
-    """Return the SHA-256 of a sum's bytes, for the record."""
-    return sha256_hex(np.ascontiguousarray(total).tobytes())

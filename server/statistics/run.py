@@ -3,8 +3,7 @@
 A checkpoint keeps the noisy sums: askers are deterministic, so that telling them the same sums again brings them back to where they were.
 """
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -17,12 +16,11 @@ from federation.answers import MemberTerms, StatisticsReport
 from federation.contract import Name
 from federation.document import Document
 from federation.encoding import sha256_hex
-from federation.errors import DocumentError, IntegrityError, StorageError
-from federation.measures import Cells, Centres, shape_of
+from federation.errors import DocumentError, IntegrityError
+from federation.measures import Cells, Centres
 from federation.messages import ReportDelivery, ReportReceipt, StatisticsGrant, pack, unpack
 from federation.signing import Signature
 from federation.statistics import StatisticsDraft, StatisticsSpec
-from privacy.secure_aggregation.roster import Roster
 from server.checkpoint import Epoch, Kept, damaged, load_checkpoint, save_checkpoint
 from server.events import (
     Delivered,
@@ -39,8 +37,6 @@ from server.gathering import Gathering
 from server.grants import declined, unreadable
 from server.office import Office
 from server.planning import declared_sizes
-from server.secure.sums import SecureSums
-from server.statistics.asking import Setting, Sum
 from server.statistics.grants import SignedStatisticsGrant, accept_statistics_grant
 from server.statistics.planning import Schedule, check_statistics, rehearse, setting_of, sign_statistics
 from server.statistics.reports import PublishedReport, ReportBook
@@ -88,7 +84,7 @@ class StatisticsRun:
     def run(self, roster_seconds: float, grant_seconds: float) -> PublishedReport:
         """Run it to its end, or go on where an earlier run was interrupted."""
         self._begin()
-        granted = [item.member for item in self._progress.grants]
+        granted = [item.grant.member for item in self._progress.grants]
         self._all.assemble(granted, self._holders(), roster_seconds)
         if self._progress.stage == "signed":
             self._ask_grants(grant_seconds)
@@ -102,17 +98,8 @@ class StatisticsRun:
             return
         self._progress, tensors = known
         self._tensors = {name: value.astype(np.int64) for name, value in tensors.items()}
-        spec, charter = self._progress.spec, self._office.charter
-        if (spec.draft, spec.charter, spec.contract_digest) != (
-            self._draft,
-            charter.digest(),
-            self._office.contract.digest(),
-        ):
-            raise StorageError(
-                "CSL-S402",
-                f"{self._all.path} belongs to another draft, charter or contract.",
-                "Finish that study with the draft that it was begun with, or delete the checkpoint to give it up.",
-            )
+        spec = self._progress.spec
+        self._all.check_same(spec)
         if set(self._tensors) != {_tensor(number) for number in range(1, len(self._progress.sums) + 1)}:
             raise damaged(self._all.path)
         done = len(self._progress.sums)
@@ -152,16 +139,16 @@ class StatisticsRun:
         if not self._progress.sums:
             rehearse(self._draft, setting, sensitivity)
         for number in range(1, spec.plan.rounds + 1):
-            measures = self._measures(schedule, number, sensitivity)
+            asked = schedule.ask(number, sensitivity)
             if number > len(self._progress.sums):
                 assert counting is not None
-                self._ask_round(counting, number, [item for group in measures.values() for item in group])
-            self._tell(schedule, setting, number, measures)
+                self._ask_round(counting, number, [measure for item in asked for measure in item.measures])
+            sd = noise_of(len(self._progress.sums[number - 1].members), spec.plan.share)
+            try:
+                schedule.tell(asked, self._tensors[_tensor(number)].astype(np.float64), sd)
+            except ValueError as error:
+                raise damaged(self._all.path) from error
         return schedule
-
-    def _measures(self, schedule: Schedule, number: int, sensitivity: float) -> dict[int, tuple[Cells | Centres, ...]]:
-        budgets = schedule.budgets(number, sensitivity)
-        return {turn.place: schedule.askers[turn.place].ask(turn.local, value) for turn, value in budgets.items()}
 
     def _ask_round(self, counting: Counting, number: int, measures: Sequence[Cells | Centres]) -> None:
         all_, rounds, start = self._all, self._progress.spec.plan.rounds, self._all.clock.now()
@@ -186,29 +173,6 @@ class StatisticsRun:
             )
         )
 
-    def _tell(
-        self,
-        schedule: Schedule,
-        setting: Setting,
-        number: int,
-        measures: Mapping[int, Sequence[Cells | Centres]],
-    ) -> None:
-        """Hand every asker its part of a round's sum, in the order of the draft's queries."""
-        total = self._tensors[_tensor(number)].astype(np.float64)
-        sd = noise_of(len(self._progress.sums[number - 1].members), self._progress.spec.plan.share)
-        local = {turn.place: turn.local for turn in schedule.turns(number)}
-        start = 0
-        for place, asked in measures.items():
-            sums = []
-            for item in asked:
-                shape = shape_of(item, setting.contract)
-                size = math.prod(shape)
-                sums.append(Sum(item, total[start : start + size].reshape(shape), sd))
-                start += size
-            schedule.askers[place].told(local[place], sums)
-        if start != len(total):
-            raise damaged(self._all.path)
-
     def _counting(self) -> Counting:
         spec, office, plan = self._progress.spec, self._office, self._progress.spec.secure
         if plan is None:
@@ -217,18 +181,7 @@ class StatisticsRun:
         if not self._holders():
             self._set_up()
         grants = self._taking_part()
-        roster = Roster.of(office.charter, sorted(grants), plan.n_min, plan.c)
-        line = self._all.line(sorted(grants))
-        sums = SecureSums(
-            spec.digest(),
-            roster,
-            plan.share,
-            self._all.least,
-            office.key,
-            line,
-            self._all.sum_store,
-            self._all.on_event,
-        )
+        sums, line = self._all.secure_sums(spec, sorted(grants))
         return SecureCounting(spec, office.contract, grants, sums, line)
 
     def _set_up(self) -> None:
@@ -298,7 +251,7 @@ class StatisticsRun:
         return tuple(given)
 
     def _grants(self) -> dict[str, StatisticsGrant]:
-        return {item.member: item.grant for item in self._progress.grants}
+        return {item.grant.member: item.grant for item in self._progress.grants}
 
     def _taking_part(self) -> dict[str, StatisticsGrant]:
         grants = self._grants()

@@ -62,7 +62,7 @@ def test_what_was_offered_is_accepted_with_its_signature(terms):
     asked = spec(**terms)
     accepted = verdict(asked, grant(asked))
     assert isinstance(accepted, SignedStatisticsGrant), accepted
-    assert (accepted.member, accepted.epsilon) == (MEMBER, 1.0)
+    assert (accepted.grant.member, accepted.grant.epsilon) == (MEMBER, 1.0)
     assert accepted.signature.key == FEDERATION.charter.member(MEMBER).key
 
 
