@@ -188,7 +188,7 @@ def tune(plan: TrainingPlan, declared_sizes: Sequence[int], noise_multipliers: S
     unit = _noise_per_clip(plan, declared_sizes, noise_multipliers, shares)
     average_from = plan.probes + plan.descent_rounds // 2 + 1
     count = len(declared_sizes)
-    learning_rate, momentum = _mlp_step(plan, unit * clip)
+    learning_rate, momentum = mlp_step(plan, unit * clip)
     return RunTuning(
         clips=(clip,) * count,
         probe_clips=(probe_clip,) * count,
@@ -238,8 +238,8 @@ def _local_step(plan: TrainingPlan) -> float:
     return _MLP_LOCAL_STEP if plan.family == "mlp" else 4.0 / (ROW_NORM**2 + 1.0)
 
 
-def _mlp_step(plan: TrainingPlan, noise: float) -> tuple[float, float]:
-    """Return step and momentum for an mlp by the same balance.
+def mlp_step(plan: TrainingPlan, noise: float) -> tuple[float, float]:
+    """Return step and momentum for an mlp by the same balance, for mean gradients with this noise; zeros for linear models.
 
     Its curvature is unknown beforehand, so steps are capped low.
     """

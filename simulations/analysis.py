@@ -61,9 +61,14 @@ def truth_of(
 
 def fit(parts: Sequence[Truth]) -> LogisticRegression:
     """Fit scikit-learn's logistic regression (C = 1) without privacy on all these institutions' records together."""
-    x = np.concatenate([part.training for part in parts]).astype(np.float64)
-    y = np.concatenate([part.training_labels for part in parts])
-    return LogisticRegression(C=1.0, solver="newton-cholesky", max_iter=_MAX_ITERATIONS).fit(x, y)
+    return fit_rows(
+        np.concatenate([part.training for part in parts]), np.concatenate([part.training_labels for part in parts])
+    )
+
+
+def fit_rows(x: NDArray[np.float32], y: Floats) -> LogisticRegression:
+    """Fit the same on rows [n, width] with labels [n] of both classes."""
+    return LogisticRegression(C=1.0, solver="newton-cholesky", max_iter=_MAX_ITERATIONS).fit(x.astype(np.float64), y)
 
 
 def logits(model: LogisticRegression, encoded: NDArray[np.float32]) -> Floats:

@@ -1,0 +1,1 @@
+"""Simulated federated training: one study, several engines that give the same result."""

@@ -1,0 +1,112 @@
+"""How a simulated coordinator moves the weights: the product's descent and optimizers on flat vectors."""
+
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol
+
+from federation.basis import ROW_NORM
+from server.descent import Descent, gradient_of_change
+from server.optimizer import ServerState, step
+from server.recipe import RunTuning, TrainingPlan
+from simulations.engines.work import Floats, Layout
+
+_SAFE_STEP = 4.0 / (ROW_NORM**2 + 1.0)
+"""One over the largest curvature of the logistic loss on rows of norm up to ROW_NORM beside an intercept."""
+Kind = Literal["recipe", "average", "fedavgm", "fedadam"]
+
+
+class Course(Protocol):
+    """Where a study's weights are, and how a round's mean moves them."""
+
+    @property
+    def probing(self) -> bool:
+        """Whether the next round measures instead of learning."""
+        ...
+
+    def weights(self) -> Floats:
+        """Return what the next round starts from, float64 [P]."""
+        ...
+
+    def after(self, mean: Floats) -> "Course":
+        """Return the course after a round with this mean gradient (`fedsgd`) or mean change (`fedavg`)."""
+        ...
+
+    def model(self) -> Floats:
+        """Return the average over the second half of the rounds, or the weights where none was averaged yet."""
+        ...
+
+
+@dataclass(frozen=True)
+class RecipeCourse:
+    """Linear models by `server.descent`: two probes, a start, and steps along and across the average row."""
+
+    layout: Layout
+    plan: TrainingPlan
+    tuning: RunTuning
+    state: Descent
+
+    @property
+    def probing(self) -> bool:
+        """Whether the next round is a probe."""
+        return self.state.round < self.plan.probes
+
+    def weights(self) -> Floats:
+        """Return what the next round starts from."""
+        return self.layout.flat(self.state.broadcast(self.tuning))
+
+    def after(self, mean: Floats) -> "RecipeCourse":
+        """Return the course after a round."""
+        parts = self.layout.split(mean)
+        gradient = parts if self.plan.mode == "fedsgd" else gradient_of_change(parts, self.plan, self.tuning)
+        return replace(self, state=self.state.after(gradient, self.plan, self.tuning))
+
+    def model(self) -> Floats:
+        """Return the model."""
+        return self.layout.flat(self.state.model(self.tuning))
+
+
+@dataclass(frozen=True)
+class OptimizerCourse:
+    """Any model by plain averaging, momentum or Adam on the mean change, or an mlp by the recipe's own step; `round` rounds are done."""
+
+    layout: Layout
+    plan: TrainingPlan
+    tuning: RunTuning
+    kind: Kind
+    state: ServerState
+    round: int
+
+    @property
+    def probing(self) -> bool:
+        """False: nothing is measured first."""
+        return False
+
+    def weights(self) -> Floats:
+        """Return what the next round starts from."""
+        return self.layout.flat(self.state.weights)
+
+    def after(self, mean: Floats) -> "OptimizerCourse":
+        """Return the course after a round."""
+        done, momentum = self.round + 1, 0.0 if self.kind == "average" else self.tuning.momentum
+        kind = "recipe" if self.kind == "average" else self.kind
+        moved = step(self.state, self._change(mean), kind, momentum, done >= self.tuning.average_from)
+        return replace(self, state=moved, round=done)
+
+    def model(self) -> Floats:
+        """Return the model."""
+        return self.layout.flat(self.state.model())
+
+    def _change(self, mean: Floats) -> dict[str, Floats]:
+        parts = self.layout.split(mean)
+        if self.plan.mode == "fedavg":
+            if self.kind != "recipe":
+                return parts
+            parts = gradient_of_change(parts, self.plan, self.tuning)
+        length = self.tuning.learning_rate or _SAFE_STEP
+        return {name: -length * value for name, value in parts.items()}
+
+
+def start_course(layout: Layout, start: Floats, plan: TrainingPlan, tuning: RunTuning, kind: Kind) -> Course:
+    """Return the course before the first round, at these weights (float64 [P]); linear models by the recipe begin at zero."""
+    if kind == "recipe" and plan.family == "linear":
+        return RecipeCourse(layout, plan, tuning, Descent.start(layout.width - 1))
+    return OptimizerCourse(layout, plan, tuning, kind, ServerState.start(layout.split(start)), 0)

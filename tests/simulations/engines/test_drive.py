@@ -1,0 +1,181 @@
+"""Whole simulated studies: what each algorithm must do whatever computes its rounds."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from server.descent import Descent
+from server.optimizer import mean_gradient
+from simulations import analysis
+from simulations.engines.courses import RecipeCourse
+from simulations.engines.drive import drive, nothing
+from simulations.engines.faults import attendance
+from simulations.engines.judging import judge
+from simulations.engines.simulation import (
+    Faults,
+    FedAvg,
+    FedSGD,
+    Personal,
+    Poisoners,
+    Privacy,
+    Scaffold,
+    Simulation,
+)
+from simulations.engines.terms import find_terms
+from simulations.engines.work import scores
+from simulations.quality import prepare
+from tests.simulations.engines.closed import Closed
+from tests.simulations.engines.problems import ADDITIVE, job, rows
+from tests.simulations.engines.test_terms import trial
+
+SIZES = (900, 700, 500, 1_100)
+JOB = job(sizes=SIZES, seed=11)
+HELDOUT = rows(ADDITIVE, (6_000,), 12)
+ALGORITHMS = [
+    FedSGD(),
+    FedSGD(noise="shared"),
+    FedSGD(weights="precision"),
+    FedSGD(server="fedavgm"),
+    FedSGD(server="fedadam"),
+    FedAvg(kind="fedavg"),
+    FedAvg(kind="fedavg", server="average", proximal=0.05, momentum=0.5),
+    FedAvg(kind="fedavg", server="fedavgm"),
+    FedAvg(kind="fedavg", server="fedadam"),
+    Scaffold(kind="scaffold"),
+]
+
+
+def study(algorithm, epsilon=None, on=nothing, engine=None, given=JOB, **changes):
+    simulation = Simulation(name="driven").model_copy(
+        update={"algorithm": algorithm, "privacy": Privacy(epsilon=epsilon), **changes}
+    )
+    sizes = given.declared
+    terms = find_terms(simulation, algorithm, sizes, 1.0 / (100.0 * sizes), given.layout.width)
+    there = attendance(simulation.faults, len(sizes), terms.plan.rounds, given.seed)
+    return drive(engine or Closed(), given, simulation, algorithm, terms, there, on)
+
+
+def auc(weights):
+    return judge(HELDOUT, scores(JOB, weights, HELDOUT)).overall["auc"]
+
+
+def ceiling():
+    model = analysis.fit_rows(JOB.rows.dense.numpy(), JOB.rows.labels.numpy().astype(np.float64))
+    return analysis.auc(HELDOUT.labels.numpy(), analysis.logits(model, HELDOUT.dense.numpy()))
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS, ids=str)
+def test_every_algorithm_learns_without_noise_nearly_what_pooling_would(algorithm):
+    assert auc(study(algorithm, rounds=40).model) > ceiling() - 0.02
+
+
+def test_less_budget_costs_more_and_shared_noise_costs_less_than_local():
+    local = [auc(study(FedSGD(), epsilon).model) for epsilon in (0.3, 8.0)]
+    shared = auc(study(FedSGD(noise="shared"), 0.3).model)
+    assert local[0] < shared < local[1] + 0.01
+    assert local[1] - local[0] > 0.02
+
+
+def test_the_descent_is_the_products_step_for_step():
+    """The same mean gradients move the product's own course to the same weights, to the last bit."""
+    run = prepare(trial(np.array(SIZES)), "additive", "fedsgd", 1.0)
+    served = run.course
+    ours = RecipeCourse(JOB.layout, served.terms.plan, served.terms.tuning, Descent.start(JOB.layout.width - 1))
+    draw = np.random.default_rng(4)
+    for _ in range(served.terms.plan.rounds):
+        assert (ours.weights() == JOB.layout.flat(served.broadcast())).all()
+        sums = {
+            f"m{place}": JOB.layout.tensors(draw.standard_normal(JOB.layout.width) * size)
+            for place, size in enumerate(SIZES)
+        }
+        terms = served.terms
+        mean = JOB.layout.flat(mean_gradient(sums, terms.weights, terms.expected))
+        served, ours = served.after(sums), ours.after(mean)
+    assert (ours.model() == JOB.layout.flat(served.model())).all()
+
+
+def test_scaffolds_control_is_the_mean_of_the_institutions_own():
+    engine = Closed()
+    study(Scaffold(kind="scaffold"), engine=engine, rounds=6, faults=Faults(dropout=0.3))
+    (session,) = engine.sessions
+    work, _ = session.works[-1]
+    # After the last round the server's control would be what the next round sends; the last but one is checked by what was sent.
+    engine = Closed()
+    study(Scaffold(kind="scaffold"), engine=engine, rounds=5, faults=Faults(dropout=0.3))
+    weights = np.array(SIZES) / sum(SIZES)
+    assert work.local.control == pytest.approx(weights @ engine.sessions[0].controls, abs=1e-9)
+
+
+def test_scaffold_meets_the_optimum_that_averaging_misses_among_unlike_institutions():
+    """Institutions with opposite slopes: many local steps drift apart, and control variates take the drift out."""
+    given = job(sizes=(500, 500, 500, 500), seed=21)
+    flipped = given.rows.labels.clone()
+    flipped[:500] = 1.0 - flipped[:500]
+    given = replace(given, rows=replace(given.rows, labels=flipped))
+    pooled = analysis.fit_rows(given.rows.dense.numpy(), flipped.numpy().astype(np.float64))
+    best = np.append(pooled.coef_[0], pooled.intercept_[0])
+    distance = {}
+    for algorithm in (FedAvg(kind="fedavg", steps=20, server="average"), Scaffold(kind="scaffold", steps=20)):
+        model = study(algorithm, given=given, rounds=60, sampling_rate=1.0, clip=1e3).model
+        distance[algorithm.kind] = float(np.linalg.norm(model - best))
+    assert distance["scaffold"] < 0.5 * distance["fedavg"]
+
+
+def test_a_strong_proximal_pull_keeps_local_steps_near_the_start():
+    def first_change(mu):
+        engine = Closed()
+        study(FedAvg(kind="fedavg", steps=10, server="average", proximal=mu), engine=engine, rounds=1)
+        work, factors = engine.sessions[0].works[0]
+        return np.linalg.norm(factors @ engine.sessions[0].releases(work))
+
+    assert first_change(2.0) < 0.6 * first_change(0.0)
+
+
+def test_liars_do_harm_and_who_reverses_is_not_weighed_differently():
+    def lying(attack):
+        return auc(study(FedSGD(), faults=Faults(poisoners=Poisoners(count=1, attack=attack, strength=3.0))).model)
+
+    assert lying("reverse") < ceiling() - 0.05
+    engine = Closed()
+    study(FedSGD(), engine=engine, faults=Faults(poisoners=Poisoners(count=2, strength=1.5)))
+    for work, factors in engine.sessions[0].works:
+        honest = np.abs(np.where(factors < 0, factors / 1.5, factors))
+        assert (factors < 0).sum() == 2
+        assert honest @ (work.rate * np.array(SIZES)) == pytest.approx(1.0)
+
+
+def test_rounds_without_a_quorum_change_nothing_and_are_counted():
+    done = []
+    trail = study(
+        FedSGD(noise="shared"), 1.0, lambda number, count: done.append((number, count)), faults=Faults(dropout=0.9)
+    )
+    assert trail.failed > 25
+    assert done == [(number, 32) for number in range(1, 33)]
+    assert trail.steps < 0.2 * 32 * len(SIZES)
+
+
+def test_nobody_ever_answering_leaves_the_start():
+    trail = study(FedSGD(server="fedadam"), 1.0, faults=Faults(stragglers=0.1, deadline=1e-3))
+    assert trail.failed == 30
+    assert (trail.model == JOB.start()).all()
+
+
+def test_personal_steps_help_an_unlike_institution_and_leave_the_common_model():
+    given = job(sizes=(900, 900, 900, 900), seed=31)
+    flipped = given.rows.labels.clone()
+    flipped[:900] = 1.0 - flipped[:900]
+    given = replace(given, rows=replace(given.rows, labels=flipped))
+    plain = study(FedSGD(), given=given)
+    personal = study(FedSGD(), given=given, personal=Personal(steps=200, rate=0.3))
+    assert (plain.model == personal.model).all() and plain.own is None
+    first = given.rows.of(0)
+    before = judge(first, scores(given, personal.model, first)).overall["auc"]
+    after = judge(first, scores(given, personal.own[0], first)).overall["auc"]
+    assert before < 0.5 < 0.65 < after
+
+
+def test_a_seed_repeats_and_another_differs():
+    first, again = study(FedSGD(), 1.0).model, study(FedSGD(), 1.0).model
+    assert (first == again).all()
+    assert (study(FedSGD(), 1.0, given=replace(JOB, seed=12)).model != first).any()
