@@ -61,7 +61,18 @@ def gradient_sum(
     float32 tensors, named and shaped as the weights, on the grid of `privacy.dp_optimizer.grid_of`.
     """
     with closing(BookKeeper(network)) as keeper:
-        sums = _noisy_sums(network, keeper, inputs, labels, clip, noise_multiplier, sampling_rate, 1, source)
+        draws = _draws(len(inputs), sampling_rate, 1, source)
+        sums = noisy_sums(
+            network,
+            keeper,
+            inputs,
+            labels,
+            draws,
+            clip=clip,
+            noise_multiplier=noise_multiplier,
+            steps=1,
+            source=source,
+        )
         return _arrays(keeper, next(sums))
 
 
@@ -135,7 +146,18 @@ def local_steps(
         start = flat.to(torch.float64)
         weights, velocity, tail = start.clone(), torch.zeros_like(start), torch.zeros_like(start)
         first = steps // 2
-        sums = _noisy_sums(network, keeper, inputs, labels, clip, noise_multiplier, sampling_rate, steps, source)
+        draws = _draws(len(inputs), sampling_rate, steps, source)
+        sums = noisy_sums(
+            network,
+            keeper,
+            inputs,
+            labels,
+            draws,
+            clip=clip,
+            noise_multiplier=noise_multiplier,
+            steps=steps,
+            source=source,
+        )
         for step, noisy in enumerate(sums):
             velocity.mul_(momentum).add_(noisy)
             weights.sub_(velocity, alpha=step_size)
@@ -145,18 +167,39 @@ def local_steps(
         return _arrays(keeper, tail / (steps - first) - start)
 
 
-def _noisy_sums(
+def noisy_sums(
     network: Network,
     keeper: BookKeeper,
     inputs: Inputs,
     labels: NDArray[np.float64],
+    draws: Iterator[Tensor],
+    *,
     clip: float,
     noise_multiplier: float,
-    rate: float,
     steps: int,
     source: RandomSource,
 ) -> Iterator[Tensor]:
-    """Yield `steps` noisy clipped gradient sums, each over a draw of its own, at the weights that `keeper.flat` then has."""
+    """Yield a noisy clipped gradient sum for each draw, at the weights that `keeper.flat` has when it is asked for.
+
+    Who is drawn is the caller's to say, and so is whether that is private: the noise alone is made here.
+
+    Parameters
+    ----------
+    network, inputs, labels, clip, noise_multiplier:
+        As in `gradient_sum`.
+    keeper:
+        Watches the network; the caller closes it.
+    draws:
+        Rows of each draw, int64 [batch]; read one at a time, before the noise of that sum is drawn.
+    steps:
+        How many draws are expected: noise of several is drawn together, which is faster.
+    source:
+        Where the noise comes from.
+
+    Yields
+    ------
+    float32, like `keeper.flat`.
+    """
     optimizer = BookKeepingOptimizer(
         torch.optim.SGD([keeper.flat], lr=1.0),  # holds the parameters; the caller takes the step
         keeper,
@@ -168,7 +211,7 @@ def _noisy_sums(
         steps=steps,
     )
     cohort = _Cohort(network, keeper, inputs, torch.tensor(np.asarray(labels, dtype=np.float64)), clip)
-    for rows in _draws(len(inputs), rate, steps, source):
+    for rows in draws:
         optimizer.zero_grad()
         cohort.show(rows)
         optimizer.pre_step()

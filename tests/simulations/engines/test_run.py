@@ -1,0 +1,148 @@
+"""A whole simulation from its description to its figures, on a small table, by the engine that researchers use."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from federation.errors import DocumentError
+from simulations.engines.registry import NAMES, engine_of
+from simulations.engines.run import run
+from simulations.engines.simulation import (
+    Alone,
+    Dealt,
+    Faults,
+    FedAvg,
+    FedSGD,
+    LabelSkew,
+    Partners,
+    Personal,
+    Poisoners,
+    Pooled,
+    PooledDP,
+    Privacy,
+    Scaffold,
+    Simulation,
+    TableData,
+)
+from simulations.engines.vectorized import Vectorized
+from tests.simulations.engines.problems import CONTRACT, MLP
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    """3,000 customers whose label follows from two columns."""
+    folder, draw, n = tmp_path_factory.mktemp("table"), np.random.default_rng(2), 3_000
+    first, second, third = draw.standard_normal((3, n)).clip(-3.0, 3.0)
+    area = draw.choice(["north", "south", "west"], n)
+    logit = 1.4 * first - 1.2 * np.abs(second) + 0.8 * (area == "south")
+    frame = pd.DataFrame(
+        {
+            "first": first,
+            "second": second,
+            "third": third,
+            "area": area,
+            "member": (draw.random(n) < 0.5).astype(int),
+            "bought": (draw.random(n) < 1.0 / (1.0 + np.exp(-logit))).astype(int),
+        }
+    )
+    frame.to_parquet(folder / "customers.parquet")
+    (folder / "contract.yaml").write_text(CONTRACT.model_dump_json())
+    return TableData(kind="table", path=str(folder / "customers.parquet"), contract=str(folder / "contract.yaml"))
+
+
+def simulated(table, algorithm, seed=1, **changes):
+    partners = Partners(by=Dealt(kind="dealt"), count=5)
+    told = {"data": table, "partners": partners, "algorithm": algorithm, **changes}
+    return run(Simulation(name="run").model_copy(update=told), seed, Vectorized())
+
+
+def test_a_result_says_by_what_from_which_seed_and_for_whom(table):
+    result = simulated(table, FedSGD(), privacy=Privacy(epsilon=(1.0, 4.0)), faults=Faults(dropout=0.2))
+    assert (result.engine, result.seed, len(result.institutions)) == ("vectorized", 1, 5)
+    assert [row["epsilon"] for row in result.institutions] == [1.0, 4.0, 1.0, 4.0, 1.0]
+    assert result.overall["epsilon_max"] == 4.0
+    assert result.overall["rounds"] == 32.0
+    missed = sum(int(str(row["missed"])) for row in result.institutions)
+    assert result.overall["client_steps"] == 5 * 32 - missed and missed > 10
+    assert 0.7 < result.overall["auc"] < 1.0
+    assert len({row["name"] for row in result.institutions}) == 5
+    assert sum(float(str(row["heldout"])) for row in result.institutions) == result.overall["heldout"]
+
+
+def test_a_seed_repeats_every_figure_but_time(table):
+    def figures(seed):
+        overall = dict(simulated(table, FedSGD(), seed).overall)
+        return {name: value for name, value in overall.items() if "seconds" not in name}
+
+    assert figures(3) == figures(3)
+    assert figures(3)["auc"] != figures(4)["auc"]
+
+
+def test_baselines_stand_in_the_order_that_they_should(table):
+    strict = Privacy(epsilon=0.5)
+    found = {
+        algorithm.kind: simulated(table, algorithm, privacy=strict).overall
+        for algorithm in (FedSGD(), Alone(kind="alone"), Pooled(kind="pooled"), PooledDP(kind="pooled_dp"))
+    }
+    aucs = {kind: overall["auc_mean"] for kind, overall in found.items()}
+    assert aucs["fedsgd"] < aucs["pooled_dp"] < aucs["pooled"] + 0.01
+    assert aucs["alone"] < aucs["pooled"]
+    for kind in ("alone", "pooled"):
+        assert math.isnan(found[kind]["epsilon_max"]) and found[kind]["rounds"] == 0.0
+    assert found["pooled_dp"]["epsilon_max"] == 0.5
+
+
+@pytest.mark.parametrize("algorithm", [Alone(kind="alone"), Pooled(kind="pooled")], ids=["alone", "pooled"])
+def test_networks_have_baselines_too(table, algorithm):
+    assert simulated(table, algorithm, model=MLP).overall["auc"] > 0.7
+
+
+@pytest.mark.parametrize("algorithm", [FedAvg(kind="fedavg", server="average"), Scaffold(kind="scaffold")])
+def test_networks_learn_by_local_steps(table, algorithm):
+    result = simulated(table, algorithm, model=MLP, rounds=60, privacy=Privacy(epsilon=None))
+    assert result.overall["auc"] > 0.7
+
+
+def test_personal_heads_judge_every_institution_by_its_own_model(table):
+    partners = Partners(by=LabelSkew(kind="labels", alpha=0.3), count=5)
+    common = simulated(table, FedSGD(), model=MLP, partners=partners, rounds=30)
+    own = simulated(table, FedSGD(), model=MLP, partners=partners, rounds=30, personal=Personal(part="head", steps=100))
+    assert own.overall["log_loss"] < common.overall["log_loss"]
+
+
+def test_swapped_labels_do_harm_and_the_liars_are_named(table):
+    lies = Faults(poisoners=Poisoners(count=2, attack="labels"))
+    result = simulated(table, FedSGD(), faults=lies, privacy=Privacy(epsilon=None))
+    assert result.overall["auc"] < simulated(table, FedSGD(), privacy=Privacy(epsilon=None)).overall["auc"]
+    assert sum(row["poisoner"] is True for row in result.institutions) == 2
+
+
+def test_one_class_alone_is_said_and_does_not_stop_anybody(table):
+    partners = Partners(by=LabelSkew(kind="labels", alpha=0.02), count=4, smallest=10)
+    result = simulated(table, Alone(kind="alone"), partners=partners)
+    assert any("one class only" in said for said in result.warnings)
+    assert math.isfinite(result.overall["auc"])
+
+
+def test_nobody_honest_is_refused(table):
+    with pytest.raises(DocumentError) as caught:
+        simulated(table, FedSGD(), faults=Faults(poisoners=Poisoners(count=5)))
+    assert caught.value.code == "CSL-M261"
+
+
+def test_failed_rounds_are_said(table):
+    partners = Partners(by=Dealt(kind="dealt"), count=6)
+    result = simulated(table, FedSGD(noise="shared"), partners=partners, faults=Faults(dropout=0.5))
+    assert result.overall["rounds_failed"] > 0
+    assert any("failed for want of answers" in said for said in result.warnings)
+
+
+def test_engines_go_by_their_names():
+    assert engine_of("vectorized").name == "vectorized"
+    assert engine_of("local").name == "local"
+    assert {"vectorized", "local", "ray"} <= set(NAMES)
+    with pytest.raises(DocumentError, match="vectorized") as caught:
+        engine_of("fast")
+    assert caught.value.code == "CSL-M262"
