@@ -16,18 +16,32 @@ from simulations.demo import CONFIGS, REPORT, run_demo
 from simulations.fetch import default_cache
 from simulations.live import LiveView
 from simulations.marketing import PAGE, run_report
+from simulations.planner.command import plan
+from simulations.population.command import population
 from simulations.rehearsal import rehearse
+from simulations.sweeps.command import run_one, sweep
+from simulations.sweeps.compare_command import compare, plot
 
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
-    help="Run a federation of many institutions on this machine, on public data, by the code that a real one runs.",
+    help="Run federations of many institutions on this machine, on public or synthetic data.",
 )
+app.command(name="run")(run_one)
+app.command()(sweep)
+app.command()(compare)
+app.command()(plot)
+app.command()(plan)
+app.command()(population)
 
 
 @app.callback()
 def simulate() -> None:
-    """Run a federation of many institutions on this machine, on public data, by the code that a real one runs."""
+    """Run federations of many institutions on this machine, on public or synthetic data.
+
+    demo, report and federation run the product itself: vaults, policies, ledgers, signatures. run, sweep and plan ask what a study would
+    give, quickly and many times: the same training and noise, seeded, without what does not change a number.
+    """
 
 
 @app.command()

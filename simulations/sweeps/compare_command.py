@@ -1,0 +1,179 @@
+"""`consilience simulate compare` and `consilience simulate plot`: what a sweep showed, as tables, pictures and a page."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from federation.errors import StorageError
+from simulations.sweeps import canvas, page, plots
+from simulations.sweeps.comparing import Dropouts, Gains, Line, Matched, between
+from simulations.sweeps.metrics import METRICS, Metric, metric_of
+from simulations.sweeps.reading import Results, read
+from simulations.sweeps.summary import Summary, plain, summarise
+from simulations.sweeps.view import CAUTION
+from simulations.sweeps.wording import counted, difference_text, finished, seeds, span
+
+_METRIC_HELP = f"What is compared: {', '.join(METRICS)}; lift is lift@10%."
+_BY_HELP = "Path of the setting that lines are named by first, such as partners.count."
+
+
+def compare(
+    results: Annotated[Path, typer.Argument(help="Results folder of a sweep.")],
+    second: Annotated[
+        Path | None, typer.Argument(help="Another one, to compare with by seed where both ran the same simulation.")
+    ] = None,
+    metric: Annotated[str, typer.Option(help=_METRIC_HELP)] = "auc",
+    by: Annotated[str | None, typer.Option(help=_BY_HELP)] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON.")] = False,
+) -> None:
+    """Say what a sweep showed: utility against privacy, who gains by federating and who loses, what dropouts cost.
+
+    Means are over seeds, with 95% intervals (Student's t); differences are taken seed by seed. Cells that failed or are missing show in
+    the number of seeds.
+    """
+    chosen = metric_of(metric)
+    summary = summarise(read(results), chosen, by)
+    other = None if second is None else read(second)
+    matched = [] if other is None else between(summary.results, other, chosen)
+    if as_json:
+        tree = summary.as_tree()
+        typer.echo(json.dumps(tree if other is None else {**tree, "between": plain(matched)}))
+        return
+    console = Console(highlight=False)
+    show(summary, console)
+    if other is not None:
+        _show_between(matched, other, chosen, console)
+    console.print(f"\n{CAUTION} Intervals are over seeds alone: they say nothing of other data.", style="dim")
+
+
+def plot(
+    results: Annotated[Path, typer.Argument(help="Results folder of a sweep.")],
+    out: Annotated[Path, typer.Option(help="Folder for the pictures, as SVG and PNG.")],
+    html: Annotated[Path | None, typer.Option(help="Write one self-contained page as well.")] = None,
+    metric: Annotated[str, typer.Option(help=_METRIC_HELP)] = "auc",
+    by: Annotated[str | None, typer.Option(help=_BY_HELP)] = None,
+) -> None:
+    """Draw what a sweep showed: utility against privacy, gain by institution, the cost of dropouts, algorithms side by side."""
+    summary = summarise(read(results), metric_of(metric), by)
+    written = save_all(summary, out)
+    if html is not None:
+        page.write(summary, html)
+        written.append(html)
+    for path in written:
+        typer.echo(str(path))
+
+
+def save_all(summary: Summary, out: Path) -> list[Path]:
+    """Draw every picture that the sweep has something for, and return the files.
+
+    Raises
+    ------
+    StorageError
+        CSL-M252 when the folder cannot be made; CSL-F301 when a file cannot be written.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(
+            "CSL-M252", f"{out} cannot be made: {error.strerror}.", "Name another folder with --out."
+        ) from error
+    figures = {"frontier": plots.frontier(summary.lines, summary.metric, summary.trusted)}
+    figures |= {
+        f"gains-{number}": plots.gains(found, summary.own) for number, found in enumerate(summary.gains, start=1)
+    }
+    if summary.dropouts:
+        figures["dropouts"] = plots.dropouts(summary.dropouts, summary.metric)
+    if summary.panels:
+        figures["algorithms"] = plots.algorithms(summary.panels, summary.metric)
+    return [path for name, figure in figures.items() for path in canvas.save(figure, out, name)]
+
+
+def show(summary: Summary, console: Console) -> None:
+    """Print the comparison as tables."""
+    console.print(f"[bold]{escape(summary.results.title)}[/bold]: {escape(finished(summary.results))}", soft_wrap=True)
+    _show_lines((*summary.lines, *summary.trusted), summary.metric, console)
+    for found in summary.gains:
+        _show_gains(found, summary.own, console)
+    if summary.dropouts:
+        console.print(_dropouts_table(summary.dropouts, summary.metric))
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=escape(title), title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for place, column in enumerate(columns):
+        table.add_column(escape(column), justify="left" if place == 0 else "right", no_wrap=place > 0)
+    return table
+
+
+def _show_lines(lines: Sequence[Line], metric: Metric, console: Console) -> None:
+    """Print a table for each line; the references stand below the first line on their data."""
+    told: set[str] = set()
+    for line in lines:
+        table = _table(f"{metric.title}: {line.title}", "ε", "mean", "95% interval", "to alone", "to pooled", "seeds")
+        for point in line.points:
+            to = [difference_text(value, metric, point.value.have) for value in (point.to_alone, point.to_pooled)]
+            table.add_row(
+                point.budget, metric.shown(point.value.value), span(point.value, metric), *to, seeds(point.value)
+            )
+        for name, value in (("alone", line.alone), ("pooled", line.pooled)):
+            if value is not None and line.ground not in told:
+                row = (name, metric.shown(value.value), span(value, metric), "", "", seeds(value))
+                table.add_row(*row, style="dim")
+        told.add(line.ground)
+        console.print(table)
+
+
+def _show_gains(found: Gains, metric: Metric, console: Console) -> None:
+    title = f"Gain by institution over training alone, {metric.short}: {found.title}"
+    table = _table(title, "institution", "declared", "alone", "federated", "gain", "95% interval", "seeds")
+    for row in found.rows:
+        mark = {1: " ▲", -1: " ▼", 0: " ·"}[row.gain.certain]
+        table.add_row(
+            escape(row.name) + (" (lies)" if row.poisoner else ""),
+            str(row.declared),
+            metric.shown(row.alone.value),
+            metric.shown(row.federated.value),
+            metric.shown(row.gain.value, signed=True) + mark,
+            span(row.gain, metric, signed=True),
+            seeds(row.gain),
+        )
+    console.print(table)
+    console.print(counted(found), soft_wrap=True)
+
+
+def _dropouts_table(found: Sequence[Dropouts], metric: Metric) -> Table:
+    table = _table(f"Dropouts: {metric.title}", "", "missed rounds", "mean", "difference to none", "seeds")
+    for line in found:
+        for place, (share, value, cost) in enumerate(zip(line.shares, line.values, line.costs, strict=True)):
+            title = escape(line.title) if place == 0 else ""
+            table.add_row(
+                title,
+                f"{100 * share:g}%",
+                metric.shown(value.value),
+                difference_text(cost, metric, value.have),
+                seeds(value),
+            )
+    return table
+
+
+def _show_between(matched: Sequence[Matched], other: Results, metric: Metric, console: Console) -> None:
+    console.print(f"\n[bold]{escape(other.title)}[/bold]: {escape(finished(other))}", soft_wrap=True)
+    if not matched:
+        console.print("The two sweeps have no simulation in common: compare each by itself.")
+        return
+    table = _table(f"Second less first, seed by seed: {metric.title}", "", "first", "second", "difference", "seeds")
+    for row in matched:
+        figures = (
+            metric.shown(row.first.value),
+            metric.shown(row.second.value),
+            difference_text(row.change, metric, row.change.have),
+        )
+        table.add_row(escape(row.title), *figures, seeds(row.change))
+    console.print(table)

@@ -1,0 +1,396 @@
+"""What a sweep showed: utility against privacy, who gains by federating, what dropouts cost; each with its interval over seeds.
+
+All is read from a `reading.Results`: two frames, one row a cell and one row an institution and cell. Cells that failed or are missing stay
+in the frames without figures, so that every count says how many seeds it should have had.
+"""
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from federation.errors import DocumentError
+from simulations.sweeps.estimates import Estimate, difference, mean
+from simulations.sweeps.metrics import Metric
+from simulations.sweeps.reading import ALONE, EPSILON, POOLED, POOLED_DP, Results
+
+DROPOUT = "faults.dropout"
+NO_NOISE = "no noise"
+NOBODY = frozenset({ALONE, POOLED})
+
+
+@dataclass(frozen=True)
+class Point:
+    """One group of settings, over its seeds.
+
+    Attributes
+    ----------
+    group, ground:
+        Digests: of the simulation and its engine, whatever the seed; of its data, partners and model.
+    settings:
+        What tells it from the others: path to text.
+    epsilon:
+        Everybody's epsilon; None without noise, or where it differs by institution.
+    budget:
+        The same in words: a number, several, or "no noise".
+    value:
+        The metric.
+    to_alone, to_pooled:
+        The metric less that of the reference, by seed; None where there is no such reference.
+    """
+
+    group: str
+    ground: str
+    settings: Mapping[str, str]
+    epsilon: float | None
+    budget: str
+    value: Estimate
+    to_alone: Estimate | None
+    to_pooled: Estimate | None
+
+
+@dataclass(frozen=True)
+class Line:
+    """Points that differ in epsilon alone, rising; `alone` and `pooled` are the references' own figures."""
+
+    title: str
+    ground: str
+    points: tuple[Point, ...]
+    alone: Estimate | None
+    pooled: Estimate | None
+
+
+@dataclass(frozen=True)
+class Gain:
+    """What one institution gains by federating, over training alone without noise.
+
+    Attributes
+    ----------
+    gain:
+        Federated less alone, by seed, so turned that above zero is better.
+    federated, alone:
+        The two figures.
+    declared:
+        Its declared size, the median over seeds.
+    poisoner:
+        It lied in these runs.
+    """
+
+    name: str
+    declared: int
+    gain: Estimate
+    federated: Estimate
+    alone: Estimate
+    poisoner: bool
+
+
+@dataclass(frozen=True)
+class Gains:
+    """Every institution's gain under one group of settings, the largest first."""
+
+    title: str
+    group: str
+    epsilon: float | None
+    rows: tuple[Gain, ...]
+
+    def counted(self) -> tuple[int, int, int]:
+        """Return how many gain, how many lose, and of how many neither can be said: by their intervals."""
+        signs = [row.gain.certain for row in self.rows]
+        return signs.count(1), signs.count(-1), signs.count(0)
+
+
+@dataclass(frozen=True)
+class Dropouts:
+    """A metric by the chance that an institution misses a round; `costs` are differences to none, by seed."""
+
+    title: str
+    epsilon: float | None
+    shares: tuple[float, ...]
+    values: tuple[Estimate, ...]
+    costs: tuple[Estimate | None, ...]
+
+
+def check_metric(results: Results, metric: Metric) -> None:
+    """Refuse a metric that no cell has.
+
+    Raises
+    ------
+    DocumentError
+        CSL-M249 when there is nothing finished to compare, or none of it has the metric.
+    """
+    finished = results.cells[results.cells["done"]]
+    if finished.empty:
+        raise DocumentError("CSL-M249", "No cell of this sweep is finished.", "Run `consilience simulate sweep` first.")
+    if metric.column not in finished or finished[metric.column].isna().all():
+        raise DocumentError("CSL-M249", f"No finished cell has the metric {metric.name}.", "Name another by --metric.")
+
+
+def frontier(results: Results, metric: Metric, by: str | None = None) -> list[Line]:
+    """Return the metric against epsilon, one line for each of the other settings.
+
+    Parameters
+    ----------
+    by:
+        Path of the setting that lines are named by first. Settings that differ too still tell lines apart: nothing is averaged but seeds.
+
+    Raises
+    ------
+    DocumentError
+        CSL-M250 when no cell has a setting `by`.
+    """
+    cells, varied = results.own(), _order(results, by)
+    lines = []
+    for key, group in cells.groupby([path for path in varied if path != EPSILON] or ["engine"], sort=False):
+        names = [path for path in varied if path != EPSILON]
+        title = _title(dict(zip(names, _texts(key), strict=False)))
+        points = [_point(results, part, metric, varied) for _, part in group.groupby("group", sort=False)]
+        ground = str(group["ground"].iloc[0])
+        lines.append(
+            Line(
+                title,
+                ground,
+                tuple(sorted(points, key=_rising)),
+                _reference(results, ground, ALONE, metric),
+                _reference(results, ground, POOLED, metric),
+            )
+        )
+    return lines
+
+
+def pooled_private(results: Results, metric: Metric) -> list[Line]:
+    """Return the metric against epsilon of one party that everybody trusts, one line for each ground."""
+    cells = results.cells[results.cells["kind"] == POOLED_DP]
+    found = []
+    for ground, group in cells.groupby("ground", sort=False):
+        points = [_point(results, part, metric, ()) for _, part in group.groupby("group", sort=False)]
+        alone, pooled = (_reference(results, str(ground), kind, metric) for kind in (ALONE, POOLED))
+        found.append(Line("pooled, with the budget", str(ground), tuple(sorted(points, key=_rising)), alone, pooled))
+    return found
+
+
+def gain_by_institution(results: Results, metric: Metric, group: str) -> Gains:
+    """Return what each institution gains under one group of settings; without references no row has a gain.
+
+    Parameters
+    ----------
+    metric:
+        One that institutions have: `auc` or `lift`.
+    group:
+        As in `Point.group`.
+    """
+    cells = results.cells[results.cells["group"] == group]
+    alone = _by_name(results, _references(results, str(cells["ground"].iloc[0]), ALONE), metric)
+    federated = _by_name(results, cells, metric)
+    of = len(cells)
+    rows = [_gain(name, rows, alone.get(name), metric, of) for name, rows in federated.items()]
+    varied = results.varied()
+    settings = dict(zip(varied, (str(cells[path].iloc[0]) for path in varied), strict=True))
+    ordered = tuple(sorted(rows, key=lambda row: -row.gain.value if row.gain.have else math.inf))
+    return Gains(_title(settings), group, _epsilon(cells), ordered)
+
+
+def _by_name(results: Results, cells: pd.DataFrame, metric: Metric) -> dict[str, pd.DataFrame]:
+    """Return each institution's rows by seed."""
+    if metric.column not in results.institutions:
+        return {}
+    rows = results.institutions.merge(cells[["digest", "seed"]], on="digest")
+    return {str(name): part.set_index("seed") for name, part in rows.groupby("name", sort=False)}
+
+
+def _gain(name: str, rows: pd.DataFrame, alone: pd.DataFrame | None, metric: Metric, of: int) -> Gain:
+    mine = _values(rows, metric.column)
+    theirs = {} if alone is None else _values(alone, metric.column)
+    turned = [{seed: metric.sign * value for seed, value in part.items()} for part in (mine, theirs)]
+    return Gain(
+        name,
+        int(rows["declared"].median()),
+        difference(turned[0], turned[1], of),
+        mean(mine.values(), of),
+        mean(theirs.values(), of),
+        bool(rows["poisoner"].any()) if "poisoner" in rows else False,
+    )
+
+
+def cost_of_dropouts(results: Results, metric: Metric, by: str | None = None) -> list[Dropouts]:
+    """Return the metric by the share of missed rounds, one for each of the other settings; empty where dropouts were not varied."""
+    varied = _order(results, by)
+    if DROPOUT not in varied:
+        return []
+    others = [path for path in varied if path != DROPOUT]
+    found = []
+    for key, cells in results.own().groupby(others or ["engine"], sort=False):
+        parts = {float(part["dropout"].iloc[0]): part for _, part in cells.groupby("dropout")}
+        if len(parts) < 2:
+            continue
+        title = _title(dict(zip(others, _texts(key), strict=False)))
+        found.append(_dropouts(title, _epsilon(cells), parts, metric))
+    return found
+
+
+def _dropouts(title: str, epsilon: float | None, parts: Mapping[float, pd.DataFrame], metric: Metric) -> Dropouts:
+    base = parts.get(0.0)
+    shares = tuple(sorted(parts))
+    none = {} if base is None else _seeds(base, metric)
+    costs = tuple(
+        None if base is None or share == 0 else difference(_seeds(parts[share], metric), none, len(parts[share]))
+        for share in shares
+    )
+    return Dropouts(title, epsilon, shares, tuple(_mean(parts[share], metric) for share in shares), costs)
+
+
+@dataclass(frozen=True)
+class Matched:
+    """One group of settings that two folders share: both figures, and the second less the first by seed."""
+
+    title: str
+    first: Estimate
+    second: Estimate
+    change: Estimate
+
+
+def between(first: Results, second: Results, metric: Metric) -> list[Matched]:
+    """Return what two folders say of the same simulations, references included; engines may differ."""
+    varied = dict.fromkeys((*first.varied(), *second.varied()))
+    found = []
+    others = {str(key): part for key, part in second.cells.groupby("simulation", sort=False)}
+    for key, part in first.cells.groupby("simulation", sort=False):
+        other = others.get(str(key))
+        if other is None:
+            continue
+        kind = str(part["kind"].iloc[0])
+        settings = {path: str(part[path].iloc[0]) for path in varied if path in part and path != "engine"}
+        title = _title(settings) if kind not in NOBODY else kind
+        change = difference(_seeds(other, metric), _seeds(part, metric), max(len(part), len(other)))
+        found.append(Matched(title, _mean(part, metric), _mean(other, metric), change))
+    return found
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Algorithms under the same other settings, the best first; `alone` and `pooled` are the references on the same data."""
+
+    title: str
+    rows: tuple[tuple[str, Point], ...]
+    alone: Estimate | None
+    pooled: Estimate | None
+
+
+def side_by_side(results: Results, metric: Metric) -> list[Panel]:
+    """Return algorithms beside each other, one panel for each of the other settings; empty where the algorithm was not varied."""
+    if "algorithm" not in results.varied():
+        return []
+    lines = frontier(results, metric)
+    trusted = [point for line in pooled_private(results, metric) for point in line.points]
+    parts: dict[str, list[tuple[str, Point]]] = {}
+    for point in (point for line in lines for point in line.points):
+        others = {path: text for path, text in point.settings.items() if path != "algorithm"}
+        parts.setdefault(_title(others), []).append((point.settings["algorithm"], point))
+    references = {line.ground: line for line in lines}
+    panels = []
+    for title, rows in parts.items():
+        ground, epsilon = rows[0][1].ground, rows[0][1].epsilon
+        rows += [("pooled, with the budget", p) for p in trusted if p.ground == ground and p.epsilon == epsilon]
+        ordered = tuple(
+            sorted(rows, key=lambda row: -metric.sign * row[1].value.value if row[1].value.have else math.inf)
+        )
+        panels.append(Panel(title, ordered, references[ground].alone, references[ground].pooled))
+    return panels
+
+
+def middle(lines: Sequence[Line], near: float = 1.0) -> list[Point]:
+    """Return one point of each line: the one whose epsilon is nearest to `near` by its logarithm, the last one without noise."""
+    return [min(line.points, key=lambda point: distance(point.epsilon, near)) for line in lines if line.points]
+
+
+def distance(epsilon: float | None, near: float = 1.0) -> float:
+    """Return how far an epsilon is from another by its logarithm; infinite without noise."""
+    return math.inf if epsilon is None else abs(math.log(epsilon / near))
+
+
+def _order(results: Results, by: str | None) -> tuple[str, ...]:
+    varied = results.varied()
+    if by is None:
+        return varied
+    if by not in results.settings:
+        known = ", ".join(results.settings) or "none"
+        raise DocumentError("CSL-M250", f'No cell has a setting "{by}".', f"Name one of these by --by: {known}.")
+    return (by, *(path for path in varied if path != by))
+
+
+def _texts(key: Hashable) -> tuple[str, ...]:
+    return tuple(str(part) for part in key) if isinstance(key, tuple) else (str(key),)
+
+
+def _title(settings: Mapping[str, str]) -> str:
+    return ", ".join(_worded(path, text) for path, text in settings.items()) or "federated"
+
+
+def _worded(path: str, text: str) -> str:
+    """Write a setting shortly: the last word of its path, unless the text speaks for itself."""
+    if path in ("algorithm", "engine", "data"):
+        return text
+    if path == EPSILON and text == "none":
+        return NO_NOISE
+    words = {EPSILON: "ε", "partners.count": "partners", DROPOUT: "dropout"}
+    known = words.get(path, path.rsplit(".", 1)[-1].replace("_", " "))
+    return f"{text} {known}" if path == "partners.count" else f"{known} {text}"
+
+
+def _rising(point: Point) -> float:
+    return math.inf if point.epsilon is None else point.epsilon
+
+
+def _epsilon(cells: pd.DataFrame) -> float | None:
+    value = float(cells["epsilon"].iloc[0])
+    return None if math.isnan(value) else value
+
+
+def _budget(cells: pd.DataFrame) -> str:
+    text = str(cells[EPSILON].iloc[0])
+    return NO_NOISE if text == "none" else text
+
+
+def _values(rows: pd.DataFrame, column: str) -> dict[int, float]:
+    values = zip(rows.index.tolist(), rows[column].tolist(), strict=True)
+    return {int(seed): float(value) for seed, value in values if not pd.isna(value)}
+
+
+def _seeds(cells: pd.DataFrame, metric: Metric) -> dict[int, float]:
+    """Return the metric by seed; a seed that is there from several engines counts once, as the first."""
+    finished = cells[cells["done"]].drop_duplicates("seed").set_index("seed")
+    return _values(finished, metric.column)
+
+
+def _mean(cells: pd.DataFrame, metric: Metric) -> Estimate:
+    return mean(_seeds(cells, metric).values(), cells["seed"].nunique())
+
+
+def _references(results: Results, ground: str, kind: str) -> pd.DataFrame:
+    return results.cells[(results.cells["ground"] == ground) & (results.cells["kind"] == kind)]
+
+
+def _reference(results: Results, ground: str, kind: str, metric: Metric) -> Estimate | None:
+    cells = _references(results, ground, kind)
+    return None if cells.empty else _mean(cells, metric)
+
+
+def _point(results: Results, cells: pd.DataFrame, metric: Metric, varied: Sequence[str]) -> Point:
+    ground, mine = str(cells["ground"].iloc[0]), _seeds(cells, metric)
+    of = cells["seed"].nunique()
+
+    def to(kind: str) -> Estimate | None:
+        reference = _references(results, ground, kind)
+        return None if reference.empty else difference(mine, _seeds(reference, metric), of)
+
+    settings = {path: str(cells[path].iloc[0]) for path in varied}
+    return Point(
+        str(cells["group"].iloc[0]),
+        ground,
+        settings,
+        _epsilon(cells),
+        _budget(cells),
+        _mean(cells, metric),
+        to(ALONE),
+        to(POOLED),
+    )
