@@ -114,7 +114,8 @@ class Partners(Document):
     """Who takes part: how rows become institutions, how many, and how small one may be.
 
     `smallest` is the least number of customers who train at an institution; `heldout` the share that is held out to be judged on,
-    at random or the last of each institution by time.
+    at random or the last of each institution by time. Who belongs to whom is drawn from `seed`, and is the same in every run; who is
+    held out at random is drawn from the run's own.
     """
 
     by: By = Own()
@@ -123,6 +124,7 @@ class Partners(Document):
     heldout: Annotated[float, Field(ge=0.05, le=0.8)] = 0.2
     heldout_by: Literal["random", "time"] = "random"
     lacking: Lacking | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 1
 
 
 class FedSGD(Document):

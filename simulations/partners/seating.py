@@ -56,7 +56,8 @@ _kept: Newest[Seated] = Newest(2)
 def seat(customers: Customers, partners: Partners, model: Model, seed: int) -> Seated:
     """Divide, split and encode. The two results asked for last are kept in memory: engines must not write to them.
 
-    Who is held out at random is drawn for each institution by itself; by time it is the last of each.
+    Who belongs to whom, and who lacks columns, is drawn from `partners.seed`; who is held out at random from `seed`, for each institution by
+    itself; by time it is the last of each.
 
     Raises
     ------
@@ -75,9 +76,9 @@ def seat(customers: Customers, partners: Partners, model: Model, seed: int) -> S
 
 def _seat(customers: Customers, partners: Partners, model: Model, seed: int) -> Seated:
     lacking = _check_lacking(customers.contract, partners.lacking)
-    institutions = partition(customers, partners, seed)
+    institutions = partition(customers, partners, partners.seed)
     parts = [_split(rows, partners, seed, place) for place, rows in enumerate(institutions.rows)]
-    lacks = _who_lacks(len(institutions), partners.lacking, seed)
+    lacks = _who_lacks(len(institutions), partners.lacking, partners.seed)
     training = _rows(customers, model, [part[0] for part in parts], lacks, lacking)
     heldout = _rows(customers, model, [part[1] for part in parts], lacks, lacking)
     declared = np.array([two_digits(len(part[0])) for part in parts], dtype=np.int64)
