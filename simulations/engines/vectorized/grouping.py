@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from simulations.engines.draws import drawn
 from simulations.engines.work import Integers
 
-_GROUPS = 8  # at least so many, where there are institutions enough: for as many threads
-_SMALLEST = 3  # institutions in a group, for that aim: fewer would pay the price of every operation alone
+_GROUPS = 8  # at least so many, where there is work enough: for as many threads
+_WORTH, _SMALLEST = 1 << 18, 3  # float32 values and institutions in a group at least, for that aim: every operation has its price
 _DRAWN = 1 << 23  # customers times steps that are drawn in one piece
 _PADDING = 1 << 16  # float32 values of padding in a group: about what one more group costs
 
@@ -140,7 +140,8 @@ def groups(sizes: Integers, rate: float, costs: Costs) -> list[Integers]:
         Probability that a customer is in a draw.
     """
     order = np.argsort(-sizes, kind="stable")
-    enough = max(_SMALLEST, -(-len(sizes) // _GROUPS))
+    work = costs.row * rate * float(sizes.sum()) + costs.model * len(sizes)
+    enough = -(-len(sizes) // max(1, min(_GROUPS, int(work / _WORTH), len(sizes) // _SMALLEST)))
     found, start, padding = [], 0, 0.0
     for place in range(1, len(order)):
         largest = rate * float(sizes[order[start]])
