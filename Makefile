@@ -63,6 +63,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/lifetime.py
 	$(BIN)/python benchmarks/glass_box.py
 	$(BIN)/python benchmarks/glass_box_bands.py
+	$(BIN)/python benchmarks/simulation.py
 
 clean:
 	rm -rf $(VENV) out build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .coverage

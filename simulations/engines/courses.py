@@ -66,7 +66,11 @@ class RecipeCourse:
 
 @dataclass(frozen=True)
 class OptimizerCourse:
-    """Any model by plain averaging, momentum or Adam on the mean change, or an mlp by the recipe's own step; `round` rounds are done."""
+    """Any model by plain averaging, momentum or Adam on the mean change, or an mlp by the recipe's own step; `round` rounds are done.
+
+    The state's weights are those of the product's optimizer; where `rate` is not 1, the model is `rate` times as far from `origin` [P]:
+    every move and every average is then that much smaller, as by another step of the server's own.
+    """
 
     layout: Layout
     plan: TrainingPlan
@@ -74,6 +78,8 @@ class OptimizerCourse:
     kind: Kind
     state: ServerState
     round: int
+    origin: Floats
+    rate: float
 
     @property
     def probing(self) -> bool:
@@ -82,7 +88,7 @@ class OptimizerCourse:
 
     def weights(self) -> Floats:
         """Return what the next round starts from."""
-        return self.layout.flat(self.state.weights)
+        return self._scaled(self.layout.flat(self.state.weights))
 
     def after(self, mean: Floats) -> "OptimizerCourse":
         """Return the course after a round."""
@@ -93,7 +99,10 @@ class OptimizerCourse:
 
     def model(self) -> Floats:
         """Return the model."""
-        return self.layout.flat(self.state.model())
+        return self._scaled(self.layout.flat(self.state.model()))
+
+    def _scaled(self, weights: Floats) -> Floats:
+        return weights if self.rate == 1.0 else self.origin + self.rate * (weights - self.origin)
 
     def _change(self, mean: Floats) -> dict[str, Floats]:
         parts = self.layout.split(mean)
@@ -105,8 +114,13 @@ class OptimizerCourse:
         return {name: -length * value for name, value in parts.items()}
 
 
-def start_course(layout: Layout, start: Floats, plan: TrainingPlan, tuning: RunTuning, kind: Kind) -> Course:
-    """Return the course before the first round, at these weights (float64 [P]); linear models by the recipe begin at zero."""
+def start_course(
+    layout: Layout, start: Floats, plan: TrainingPlan, tuning: RunTuning, kind: Kind, rate: float = 1.0
+) -> Course:
+    """Return the course before the first round, at these weights (float64 [P]); linear models by the recipe begin at zero.
+
+    `rate` is by what a server that is not the recipe's shortens its moves.
+    """
     if kind == "recipe" and plan.family == "linear":
         return RecipeCourse(layout, plan, tuning, Descent.start(layout.width - 1))
-    return OptimizerCourse(layout, plan, tuning, kind, ServerState.start(layout.split(start)), 0)
+    return OptimizerCourse(layout, plan, tuning, kind, ServerState.start(layout.split(start)), 0, start, rate)

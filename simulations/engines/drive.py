@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 
 from simulations.engines.courses import Course, Kind, start_course
 from simulations.engines.faults import Attendance
@@ -23,40 +24,55 @@ def nothing(_done: int, _all: int) -> None:
 class Trail:
     """What a run leaves: the model float64 [P], each institution's own where they were personalised [K, P], and counts.
 
-    `failed` rounds had fewer answers than the quorum: nothing was opened, everybody has paid. `steps` are client-steps: noisy clipped
-    sums that were computed.
+    `failed` rounds had fewer answers than the quorum: nothing was opened, everybody has paid. `learned` rounds moved the weights: after
+    none there is no model, whatever `model` holds. `steps` are client-steps: noisy clipped sums that were computed, late ones among them.
     """
 
     model: Floats
     own: Floats | None
     failed: int
+    learned: int
     steps: int
 
 
 def drive(
     engine: Engine, job: Job, simulation: Simulation, algorithm: Trained, terms: Terms, there: Attendance, on: OnRound
 ) -> Trail:
-    """Run every round on an engine, and each institution's own steps after the last."""
+    """Run every round on an engine, and each institution's own steps after the last.
+
+    Who swaps labels trains on the swapped ones while the others listen; its own steps, which nobody else sees, are on the true ones.
+    """
     layout = job.layout
+    told = _swapped(job, there) if simulation.faults.poisoners.attack == "labels" and there.poisoner.any() else job
     kind: Kind = "average" if isinstance(algorithm, Scaffold) else algorithm.server
-    course = start_course(layout, job.start(), terms.plan, terms.tuning, kind)
-    failed = 0
-    with engine.open(job) as session:
+    course = start_course(layout, job.start(), terms.plan, terms.tuning, kind, terms.server_rate)
+    failed = learned = 0
+    with engine.open(told) as session:
         control = np.zeros(layout.width) if isinstance(algorithm, Scaffold) else None
         for number in range(terms.plan.rounds):
             work = _work(number, course, algorithm, terms, there, control)
             if int(work.present.sum()) < terms.quorum:
                 failed += 1
             else:
+                learned += not course.probing
                 mean = session.combine(work, _factors(course, simulation, terms, there, work))
                 course = course.after(mean)
                 if control is not None and work.local is not None:
                     control = _next_control(control, mean, work, terms)
             on(number + 1, terms.plan.rounds)
         model = course.model()
-        own = _personal(session, simulation, job, terms, model)
-    steps = int(there.present.sum()) * terms.plan.local_steps
-    return Trail(model, own, failed, steps)
+        own = _personal(session, simulation, job, terms, model) if told is job else None
+    if told is not job and simulation.personal is not None:
+        with engine.open(job) as session:
+            own = _personal(session, simulation, job, terms, model)
+    steps = int(there.computed.sum()) * terms.plan.local_steps
+    return Trail(model, own, failed, learned, steps)
+
+
+def _swapped(job: Job, there: Attendance) -> Job:
+    """Return the job with the labels of those who lie swapped."""
+    lies = torch.from_numpy(np.repeat(there.poisoner, np.diff(job.rows.offsets)))
+    return replace(job, rows=replace(job.rows, labels=torch.where(lies, 1.0 - job.rows.labels, job.rows.labels)))
 
 
 def _work(

@@ -18,6 +18,8 @@ class Attendance:
     ----------
     present:
         bool [T, K]: whose answer came in time.
+    computed:
+        bool [T, K]: who computed an answer, in time or late.
     duration:
         float64 [T]: how long a round lasted, in units of an institution's median time: until the last answer, or the deadline.
     poisoner:
@@ -25,6 +27,7 @@ class Attendance:
     """
 
     present: NDArray[np.bool_]
+    computed: NDArray[np.bool_]
     duration: Floats
     poisoner: NDArray[np.bool_]
 
@@ -46,4 +49,4 @@ def attendance(faults: Faults, institutions: int, rounds: int, seed: int) -> Att
     waited = np.where(present.all(axis=1), time.max(axis=1), limit)
     poisoner = np.zeros(institutions, dtype=np.bool_)
     poisoner[draw.permutation(institutions)[: faults.poisoners.count]] = True
-    return Attendance(present, waited, poisoner)
+    return Attendance(present, ~absent, waited, poisoner)

@@ -1,6 +1,6 @@
 """How good a simulated model is, exactly, on held-out customers: a simulation may look, a real federation pays for every look."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,36 +21,42 @@ class Judged:
 
 
 def judge(heldout: Rows, logits: Floats) -> Judged:
-    """Judge logits [N] of the held-out rows, each by the model that its institution would use."""
+    """Judge logits [N] of the held-out rows, each by the model that its institution would use.
+
+    A logit that is NaN stands for no model: no figure of a part that holds one exists. Overall figures beside those of everybody's
+    customers together: mean and least AUC of the institutions, and the mean of their lifts.
+    """
     labels = heldout.labels.numpy().astype(np.float64)
     parts = tuple(
         _figures(labels[start:stop], logits[start:stop])
         for start, stop in zip(heldout.offsets[:-1].tolist(), heldout.offsets[1:].tolist(), strict=True)
     )
     aucs = [part["auc"] for part in parts]
-    overall = _figures(labels, logits) | {"auc_mean": _over(np.mean, aucs), "auc_worst": _over(np.min, aucs)}
+    overall = _figures(labels, logits) | {
+        "auc_mean": _over(np.mean, aucs),
+        "auc_worst": _over(np.min, aucs),
+        "lift_mean": _over(np.mean, [part["lift_10"] for part in parts]),
+    }
     return Judged(overall | {"lift": overall["lift_10"]}, parts)
 
 
-def _over(what: object, values: Sequence[float]) -> float:
+def _over(summary: Callable[[Floats], np.floating], values: Sequence[float]) -> float:
     known = np.array([value for value in values if not np.isnan(value)])
-    if not len(known):
-        return float("nan")
-    return float(known.mean() if what is np.mean else known.min())
+    return float(summary(known)) if len(known) else float("nan")
 
 
 def _figures(labels: Floats, logits: Floats) -> dict[str, float]:
     found = {"heldout": float(len(labels)), "base_rate": float(labels.mean()) if len(labels) else float("nan")}
-    both = 0.0 < found["base_rate"] < 1.0
+    both = 0.0 < found["base_rate"] < 1.0 and not np.isnan(logits).any()
     nan = float("nan")
     found["auc"] = analysis.auc(labels, logits) if both else nan
     for name, share in SHARES.items():
         found[name] = analysis.lift(labels, logits, share) if both else nan
-    found["log_loss"] = _log_loss(labels, logits) if len(labels) else nan
+    found["log_loss"] = log_loss(labels, logits) if len(labels) else nan
     return found
 
 
-def _log_loss(labels: Floats, logits: Floats) -> float:
-    """Mean of ln(1 + exp(-s)), s the logit with the label's sign; logits are cut at 30."""
+def log_loss(labels: Floats, logits: Floats) -> float:
+    """Return the mean of ln(1 + exp(-s)), s the logit with the label's sign; logits are cut at 30."""
     signed = np.clip(np.where(labels > 0, logits, -logits), _LEAST_LOGIT, -_LEAST_LOGIT)
     return float(np.mean(np.log1p(np.exp(-signed))))

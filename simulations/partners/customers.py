@@ -42,6 +42,9 @@ class Customers:
         int64 [n]: rank in time from 0; the order of rows where the data do not say.
     extra:
         Other columns of the data, [n], which a partition may name.
+    person:
+        int64 [n]: equal where two rows are one person, who may be a customer of several institutions. None where the data do not say:
+        each row is then taken for a person of its own.
     """
 
     contract: FeatureContract
@@ -50,10 +53,13 @@ class Customers:
     institution: NDArray[np.object_]
     time: NDArray[np.int64]
     extra: Mapping[str, AnyArray]
+    person: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         for array in (*self.columns.values(), self.labels, self.institution, self.time, *self.extra.values()):
             array.flags.writeable = False
+        if self.person is not None:
+            self.person.flags.writeable = False
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -84,6 +90,11 @@ def texts(series: "pd.Series[Any]", missing: str) -> NDArray[np.object_]:
     return found
 
 
+def single(series: "pd.Series[Any]") -> bool:
+    """Say whether a column has one value a row, and not lists or records."""
+    return not pd.api.types.is_object_dtype(series) or all(map(pd.api.types.is_hashable, series))
+
+
 def _text(value: object) -> str:
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
@@ -103,13 +114,14 @@ class Reader:
         self.problems: list[str] = []
 
     def need(self, names: Iterable[str]) -> None:
-        """Check that the table has these columns.
+        """Check that the table has these columns, with one value a row.
 
         Raises
         ------
         DataError
-            CSL-M222 naming those that it lacks, each with the name that is nearest to it.
+            CSL-M222 naming those that it lacks, each with the name that is nearest to it; CSL-M223 naming those of lists or records.
         """
+        names = list(names)
         own = [str(name) for name in self.frame.columns]
         absent = [name for name in names if name not in own]
         if absent:
@@ -117,10 +129,17 @@ class Reader:
             raise DataError(
                 "CSL-M222", f"{self.where} has no column {listed}.", "Rename the table's columns, or correct the name."
             )
+        nested = [name for name in names if not single(self.frame[name])]
+        if nested:
+            raise DataError(
+                "CSL-M223",
+                f"{self.where} has lists or records in {', '.join(nested)}.",
+                "Give these columns one number or text a row, or name others.",
+            )
 
     def columns(self, contract: FeatureContract) -> Columns:
         """Return the contract's columns; optional ones that the table lacks are left out. Raises as `need`."""
-        self.need(column.name for column in contract.columns if column.required)
+        self.need(column.name for column in contract.columns if column.required or column.name in self.frame.columns)
         return {column.name: self._column(column) for column in contract.columns if column.name in self.frame.columns}
 
     def label(self, name: str) -> NDArray[np.float64]:

@@ -18,6 +18,7 @@ def people(data: PopulationData, contracts: Path) -> Customers:
     """Draw a population that founds institutions of one kind, and return their customers; who is at two of them has a row at each.
 
     Institutions keep the populations' own names; time is the population's position. Other outcomes, and the campaign's arm, are extra.
+    Who is one person is kept: only the simulation knows it, no institution does.
 
     Parameters
     ----------
@@ -41,4 +42,5 @@ def people(data: PopulationData, contracts: Path) -> Customers:
         institution=texts(table["institution"], ""),
         time=table["position"].to_numpy(dtype=np.int64, copy=True),
         extra=others(table, {*_NOBODYS, *columns, data.label}),
+        person=table["person"].to_numpy(dtype=np.int64, copy=True),
     )

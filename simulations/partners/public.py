@@ -29,6 +29,7 @@ from simulations.fetch import sha256_file
 from simulations.houses import LOG_NAMES, write_house
 from simulations.institutions import TABLES, node_config
 from simulations.partners.customers import Customers, Reader, compact, ranks
+from simulations.partners.named import SETS
 from simulations.sites import SHOPS, Site
 
 FOLDER = "features"
@@ -44,8 +45,8 @@ class Log(NamedTuple):
 
 
 LOGS = {
-    "cdnow": Log("cdnow", datasets.cdnow),
-    "grocery": Log("complete_journey", datasets.complete_journey),
+    "cdnow": Log(SETS["cdnow"], datasets.cdnow),
+    "grocery": Log(SETS["grocery"], datasets.complete_journey),
 }
 
 

@@ -15,12 +15,12 @@ from simulations.engines.draws import PARTITION, stream
 from simulations.engines.simulation import Lacking, Partners
 from simulations.engines.work import Floats, Integers, Rows
 from simulations.partners.customers import Customers, nearest
+from simulations.partners.holding import held_out, shared_people
 from simulations.partners.kept import Newest
 from simulations.partners.partition import partition
-from simulations.partners.skew import heldout_count
 from simulations.quality import two_digits
 
-_HELDOUT, _LACKING = 1, 2  # streams beside the partition's own
+_LACKING = 2  # a stream beside the partition's own and those of `holding`
 _BLOCK = 50_000
 
 
@@ -40,6 +40,9 @@ class Seated:
         float64 [K]: 1 / (100 declared).
     lacks:
         By institution the optional columns that were taken from it; what the data lack anyway is not among them.
+    shared_people:
+        Share of the people, whether they train or are held out, who are customers of two institutions or more: each of these spends a
+        budget at every one. 0 where the data do not say who is one person.
     """
 
     names: tuple[str, ...]
@@ -48,6 +51,7 @@ class Seated:
     declared: Integers
     delta: Floats
     lacks: tuple[tuple[str, ...], ...]
+    shared_people: float = 0.0
 
 
 _kept: Newest[Seated] = Newest(2)
@@ -56,14 +60,15 @@ _kept: Newest[Seated] = Newest(2)
 def seat(customers: Customers, partners: Partners, model: Model, seed: int) -> Seated:
     """Divide, split and encode. The two results asked for last are kept in memory: engines must not write to them.
 
-    Who belongs to whom, and who lacks columns, is drawn from `partners.seed`; who is held out at random from `seed`, for each institution by
-    itself; by time it is the last of each.
+    Who belongs to whom, and who lacks columns, is drawn from `partners.seed`; who is held out at random from `seed`: a person is held out
+    at every institution of hers or at none. By time it is the last of each institution, which cannot keep a person together: she may train
+    at one and be judged at another.
 
     Raises
     ------
     DocumentError
-        As `partition`; CSL-M228 when a column that should be lacking is not in the contract, or is required; CSL-F420, CSL-F421 when the
-        model's pairs do not fit the contract.
+        As `partition` and `holding.held_out`; CSL-M228 when a column that should be lacking is not in the contract, or is required;
+        CSL-F420, CSL-F421 when the model's pairs do not fit the contract.
     """
     key = (
         customers,
@@ -77,7 +82,8 @@ def seat(customers: Customers, partners: Partners, model: Model, seed: int) -> S
 def _seat(customers: Customers, partners: Partners, model: Model, seed: int) -> Seated:
     lacking = _check_lacking(customers.contract, partners.lacking)
     institutions = partition(customers, partners, partners.seed)
-    parts = [_split(rows, partners, seed, place) for place, rows in enumerate(institutions.rows)]
+    held = held_out(institutions, customers.person, partners, seed)
+    parts = [(rows[~flags], rows[flags]) for rows, flags in zip(institutions.rows, held, strict=True)]
     lacks = _who_lacks(len(institutions), partners.lacking, partners.seed)
     training = _rows(customers, model, [part[0] for part in parts], lacks, lacking)
     heldout = _rows(customers, model, [part[1] for part in parts], lacks, lacking)
@@ -89,18 +95,8 @@ def _seat(customers: Customers, partners: Partners, model: Model, seed: int) -> 
         declared=declared,
         delta=np.asarray(1.0 / (100.0 * declared), dtype=np.float64),
         lacks=tuple(lacking if lacks_some else () for lacks_some in lacks.tolist()),
+        shared_people=shared_people(institutions.rows, customers.person),
     )
-
-
-def _split(rows: Integers, partners: Partners, seed: int, place: int) -> tuple[Integers, Integers]:
-    """Return (training, held out), both in the order of `rows`."""
-    count = heldout_count(len(rows), partners.heldout)
-    held = np.zeros(len(rows), dtype=np.bool_)
-    if partners.heldout_by == "time":
-        held[len(rows) - count :] = True
-    else:
-        held[stream(seed, PARTITION, _HELDOUT, place).permutation(len(rows))[:count]] = True
-    return rows[~held], rows[held]
 
 
 def _check_lacking(contract: FeatureContract, lacking: Lacking | None) -> tuple[str, ...]:

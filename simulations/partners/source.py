@@ -12,12 +12,11 @@ from simulations.fetch import default_cache
 from simulations.partners import public
 from simulations.partners.customers import Customers
 from simulations.partners.kept import Newest
+from simulations.partners.named import CONFIGS, contract_file
 from simulations.partners.people import people
 from simulations.partners.tables import table
 
 __all__ = ["CONFIGS", "Customers", "load"]
-
-CONFIGS = Path(__file__).parents[2] / "configs"
 
 _kept: Newest[Customers] = Newest(2)
 
@@ -41,7 +40,8 @@ def load(data: Data, cache: Path | None = None, configs: Path = CONFIGS) -> Cust
         CSL-M200 to CSL-M203 for a population that cannot be; CSL-F103, CSL-F104, CSL-F105 for a contract that cannot be read.
     """
     folder = cache or default_cache()
-    stamps = tuple(_stamp(Path(path)) for path in (data.path, data.contract)) if isinstance(data, TableData) else ()
+    files = [contract_file(data, configs), *([Path(data.path)] if isinstance(data, TableData) else [])]
+    stamps = tuple(map(_stamp, files))
     return _kept.get((data, folder, configs, stamps), lambda: _read(data, folder, configs))
 
 
@@ -58,7 +58,6 @@ def _read(data: Data, cache: Path, configs: Path) -> Customers:
     if isinstance(data, TableData):
         return table(data)
     if isinstance(data, PublicData):
-        name = "bank_campaign" if data.set == "bank" else "rfm"
-        contract = load_yaml(configs / "contracts" / f"{name}.yaml", FeatureContract)
+        contract = load_yaml(contract_file(data, configs), FeatureContract)
         return public.bank(cache, contract) if data.set == "bank" else public.shops(cache, data.set, contract)
     return people(data, configs / "contracts")

@@ -7,20 +7,23 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from pydantic import ValidationError
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from federation.errors import DocumentError
 from simulations.engines.simulation import Simulation
 from simulations.fetch import default_cache
 from simulations.planner import page
 from simulations.planner.asking import GRID, STUDIES, check_study, find_study, parse_grid
-from simulations.planner.curve import BELOW, BEYOND
+from simulations.planner.curve import BELOW, BEYOND, MOST_STUDIES
 from simulations.planner.plan import Answer, Look, Plan, kept_in, make_plan, reached
 from simulations.planner.target import parse_target
 from simulations.planner.wording import CAUTION, references, rows, sentence, warnings
 from simulations.sweeps.document import EngineName, Sweep
+from simulations.sweeps.metrics import MEANING
 from simulations.sweeps.outcome import Run
 from simulations.sweeps.running import Summary, run_sweep
 from simulations.sweeps.summary import plain
@@ -36,7 +39,8 @@ def plan(
     target: Annotated[
         list[str],
         typer.Option(
-            help='What to reach: "lift@10% >= 2.5", "auc >= pooled - 0.01", "within 0.01 of pooled"; may stand several times.'
+            help='What to reach: "lift@10% >= 2.5", "auc >= pooled - 0.01", "within 0.01 of pooled"; may stand several times. '
+            f"Of metrics {MEANING}"
         ),
     ],
     study: Annotated[
@@ -64,6 +68,7 @@ def plan(
 ) -> None:
     """Find the smallest epsilon that reaches a target, with its interval, and what each further epsilon buys.
 
+    Two answers: where the average over seeds reaches the target, and where 80% of single studies do, which is the one to propose.
     Runs on public or synthetic data alone, and so costs nobody any budget; it speaks of a federation like the simulated one. Never plan
     on an institution's own customers: the advice itself would tell of them. What was computed is kept for the next target.
     """
@@ -101,10 +106,20 @@ def computing(folder: Path, workers: int | None, cache: Path, console: Console) 
 
 
 def with_partners(study: Simulation, partners: int | None) -> Simulation:
-    """Return the study among another number of institutions."""
+    """Return the study among another number of institutions. Raises DocumentError CSL-M257 when it cannot have so many."""
     if partners is None:
         return study
-    return study.model_copy(update={"partners": study.partners.model_copy(update={"count": partners})})
+    tree = study.model_dump(mode="json")
+    tree["partners"]["count"] = partners
+    try:
+        return Simulation.model_validate_json(json.dumps(tree))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        raise DocumentError(
+            "CSL-M257",
+            f"--partners {partners} does not fit the study {study.name}: {'.'.join(map(str, first['loc']))}: {first['msg']}.",
+            "Name another number of institutions.",
+        ) from error
 
 
 def _repeat(study: str, targets: Sequence[str], options: dict[str, object], public: bool) -> str:
@@ -124,6 +139,7 @@ def as_tree(found: Plan) -> dict[str, Any]:
         "computed": found.computed,
         "failed": found.failed,
         "caution": CAUTION,
+        "cautions": list(found.cautions),
         "answers": [_tree(answer) for answer in found.answers],
     }
 
@@ -139,6 +155,9 @@ def _tree(answer: Answer) -> dict[str, Any]:
         "reached": reached(found.epsilon) or found.epsilon == BELOW,
         "epsilon": end(found.epsilon),
         "interval": [end(found.low), end(found.high)],
+        "epsilon_most_studies": end(found.most),
+        "most_studies": MOST_STUDIES,
+        "institutions_alone": None if answer.by_themselves is None else list(answer.by_themselves),
         "says": sentence(answer),
         "steps": plain(answer.steps),
         "alone": plain(answer.alone),
@@ -153,7 +172,7 @@ def show(found: Plan, console: Console) -> None:
         metric = answer.target.metric
         console.print(f"\n[bold]{escape(sentence(answer))}[/bold]", soft_wrap=True)
         table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-        for name in ("ε", metric.name, "95% interval", "to target", "gain / ε", "seeds"):
+        for name in ("ε", metric.name, "95% interval", "to target", "gain / ε", "reach it"):
             table.add_column(name, justify="right", no_wrap=True)
         for row in rows(answer):
             table.add_row(*row[:4], *row[5:])
@@ -161,5 +180,5 @@ def show(found: Plan, console: Console) -> None:
         for name, value, interval in references(answer):
             console.print(f"  {escape(name)}: {value} ({interval})", soft_wrap=True)
     for line in warnings(found):
-        console.print(line, soft_wrap=True)
+        console.print(escape(line), soft_wrap=True)
     console.print(f"\n{found.computed} cells computed now. {CAUTION}", style="dim")

@@ -1,14 +1,20 @@
-"""The smallest epsilon that reaches a target, from runs at a few epsilons with the same seeds; and an interval for it.
+"""The smallest epsilon that reaches a target on average, with an interval, and the smallest at which most single studies reach it.
 
 A margin is a run's metric less its bound, so turned that a target is reached where it is not negative. Margins' means over seeds are made
 monotone in epsilon (isotonic least squares: Barlow, Bartholomew, Bremner, Brunk 1972), and between epsilons that were run the curve is
 straight in their logarithm.
 
-The interval is a bootstrap over seeds (Efron 1979): seeds are drawn with replacement, whole, since runs of one seed share their customers
-and draws at every epsilon; the means' deviations from the observed means are widened by sqrt(n / (n - 1)) t / z, t and z the 97.5%
-points of Student's t with n - 1 degrees of freedom and of the normal distribution; the curve is fitted anew; and the middle 95% of the
-epsilons found is the interval. Without the widening intervals from few seeds are too narrow (Hesterberg 2015, section 3), the more so
-as no mean of drawn seeds lies outside the seeds' range.
+Where the mean reaches a target, a single study misses it about every second time. The second answer is where the curve is z residual
+standard deviations above the target, z the 80% point of the normal distribution: there 80% of single studies reach it, if their
+margins are normal around the curve. The variance is pooled over epsilons: squares of margins' deviations from their epsilon's mean,
+summed, by their degrees of freedom (seeds less one at each epsilon). The curve's own error is not in it.
+
+The interval belongs to the average's crossing alone. It is a bootstrap over seeds (Efron 1979): seeds are drawn with replacement, whole,
+since runs of one seed share their customers and draws at every epsilon; the means' deviations from the observed means are widened by
+sqrt(n / (n - 1)) t / z, t and z the 97.5% points of Student's t with n - 1 degrees of freedom and of the normal distribution; the curve
+is fitted anew; and the middle 95% of the epsilons found is the interval. Without the widening intervals from few seeds are too narrow
+(Hesterberg 2015, section 3), the more so as no mean of drawn seeds lies outside the seeds' range. Of two seeds it would be too narrow
+all the same: it needs three, which are there at both epsilons between which the target is reached.
 """
 
 import math
@@ -19,13 +25,16 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, stats
 
-from simulations.sweeps.estimates import CONFIDENCE
+from simulations.sweeps.estimates import CONFIDENCE, LEAST_SEEDS
 
 Floats = NDArray[np.float64]
 BELOW, BEYOND = 0.0, math.inf
 """An epsilon smaller, or larger, than all that were run."""
 
 DRAWS = 4000
+
+MOST_STUDIES = 0.8
+"""The share of single studies that the second answer is for."""
 
 
 @dataclass(frozen=True)
@@ -35,17 +44,23 @@ class Crossing:
     Attributes
     ----------
     epsilon:
-        The smallest that reaches it; BELOW where the smallest that was run does, BEYOND where none does.
+        The smallest that reaches it on average; BELOW where the smallest that was run does, BEYOND where none does.
     low, high:
-        The 95% interval, with the same meaning of its ends; None with fewer than two seeds.
+        The 95% interval, with the same meaning of its ends; None with fewer than three seeds at the epsilons beside it.
     bracket:
         The neighbouring epsilons that were run between which it lies; None at either end.
+    most:
+        The smallest at which 80% of single studies reach it, with the same meaning of BELOW and BEYOND; None with fewer than three seeds.
+    most_bracket:
+        As `bracket`, for `most`.
     """
 
     epsilon: float
     low: float | None
     high: float | None
     bracket: tuple[float, float] | None
+    most: float | None = None
+    most_bracket: tuple[float, float] | None = None
 
 
 def fitted(margins: Floats, weights: Floats | None = None) -> Floats:
@@ -80,23 +95,61 @@ def crossing(margins: Mapping[float, Mapping[int, float]], seed: int = 0, confid
     ----------
     margins:
         By epsilon, by seed; at least one epsilon. Seeds that are missing at some epsilon are left out of that mean; an epsilon without
-        any is left out.
+        any is left out. Where three seeds or more are there at both epsilons beside the answer, these alone are used.
     seed:
         Of the bootstrap's draws.
     """
     epsilons, table = _table(margins)
-    there = ~np.isnan(table)
-    counts, values = there.astype(np.float64), np.where(there, table, 0.0)
-    means = values.sum(axis=0) / counts.sum(axis=0)
-    found = first_reached(epsilons, fitted(means, counts.sum(axis=0)))
-    bracket = None
-    if 0.0 < found < BEYOND:
-        after = int(np.searchsorted(epsilons, found))
-        bracket = (float(epsilons[max(after - 1, 0)]), float(epsilons[max(after, 1)]))
-    if len(table) < 2:
-        return Crossing(found, None, None, bracket)
-    low, high = _interval(epsilons, values, counts, means, seed, confidence)
-    return Crossing(found, low, high, bracket)
+    found = _where(epsilons, table)
+    paired = table[~np.isnan(table[:, _beside(epsilons, found)]).any(axis=1)]
+    enough = len(paired) >= LEAST_SEEDS
+    if enough:
+        epsilons, table = _known(epsilons, paired)
+        found = _where(epsilons, table)
+        enough = bool((~np.isnan(table[:, _beside(epsilons, found)])).all())
+    low, high = _interval(epsilons, table, seed, confidence) if enough else (None, None)
+    most = _where(epsilons, table - _margin_of_most(table)) if len(table) >= LEAST_SEEDS else None
+    return Crossing(found, low, high, _bracket(epsilons, found), most, _bracket(epsilons, most))
+
+
+def _where(epsilons: Floats, table: Floats) -> float:
+    counts = (~np.isnan(table)).sum(axis=0).astype(np.float64)
+    return first_reached(epsilons, fitted(np.nanmean(table, axis=0), counts))
+
+
+def _margin_of_most(table: Floats) -> float:
+    """Return by how much the mean must pass the target for 80% of single studies to reach it."""
+    freedom = (~np.isnan(table)).sum() - table.shape[1]
+    squares = float(np.nansum((table - np.nanmean(table, axis=0)) ** 2))
+    return float(stats.norm.ppf(MOST_STUDIES)) * math.sqrt(squares / max(int(freedom), 1))
+
+
+def _known(epsilons: Floats, table: Floats) -> tuple[Floats, Floats]:
+    """Leave out epsilons without any seed."""
+    there = ~np.isnan(table).all(axis=0)
+    return epsilons[there], table[:, there]
+
+
+def _after(epsilons: Floats, found: float) -> int:
+    """Return the place of the first epsilon that was run and is not below an answer between two of them, at least 1."""
+    return max(int(np.searchsorted(epsilons, found)), 1)
+
+
+def _beside(epsilons: Floats, found: float) -> list[int]:
+    """Return the places of the epsilons that an answer hangs on: the two around it, or the first or last."""
+    if found == BELOW:
+        return [0]
+    if found == BEYOND:
+        return [len(epsilons) - 1]
+    after = _after(epsilons, found)
+    return [after - 1, after]
+
+
+def _bracket(epsilons: Floats, found: float | None) -> tuple[float, float] | None:
+    if found is None or found in (BELOW, BEYOND):
+        return None
+    after = _after(epsilons, found)
+    return float(epsilons[after - 1]), float(epsilons[after])
 
 
 def _table(margins: Mapping[float, Mapping[int, float]]) -> tuple[Floats, Floats]:
@@ -108,10 +161,10 @@ def _table(margins: Mapping[float, Mapping[int, float]]) -> tuple[Floats, Floats
     return np.array(epsilons), table
 
 
-def _interval(
-    epsilons: Floats, values: Floats, counts: Floats, means: Floats, seed: int, confidence: float
-) -> tuple[float, float]:
-    number = len(values)
+def _interval(epsilons: Floats, table: Floats, seed: int, confidence: float) -> tuple[float, float]:
+    there = ~np.isnan(table)
+    counts, values = there.astype(np.float64), np.where(there, table, 0.0)
+    means, number = np.nanmean(table, axis=0), len(table)
     half = 0.5 + confidence / 2
     widened = math.sqrt(number / (number - 1)) * float(stats.t.ppf(half, number - 1) / stats.norm.ppf(half))
     drawn = np.random.default_rng(seed).multinomial(number, np.full(number, 1.0 / number), DRAWS)

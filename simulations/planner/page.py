@@ -42,7 +42,7 @@ def render(plan: Plan, repeat: str) -> str:
 
 def curve(answer: Answer) -> Figure:
     """Draw margins' monotone curve as the metric, the runs with their intervals, the target, and where it is reached."""
-    steps = [step for step in answer.steps if step.value.have]
+    steps = answer.known
     with canvas.figure_of(canvas.WIDTH, 2.9) as figure:
         axes = figure.subplots()
         scale = canvas.Epsilons([(step.epsilon, "") for step in steps])
@@ -62,8 +62,7 @@ def curve(answer: Answer) -> Figure:
 
 def _curve(answer: Answer) -> Floats:
     """Return the monotone curve in the metric's own units: the fitted margins, turned back, above the mean bound."""
-    sign = answer.target.metric.sign
-    steps = [step for step in answer.steps if step.value.have]
+    sign, steps = answer.target.metric.sign, answer.known
     known = canvas.numbers(step.margin.value for step in steps)
     counts = canvas.numbers(step.margin.have for step in steps)
     bounds = canvas.numbers(step.value.value for step in steps) - sign * known
@@ -71,13 +70,16 @@ def _curve(answer: Answer) -> Floats:
 
 
 def _target(axes: Axes, answer: Answer, scale: canvas.Epsilons) -> None:
-    steps = [step for step in answer.steps if step.value.have]
+    steps = answer.known
     bounds = [step.value.value - answer.target.metric.sign * step.margin.value for step in steps]
     axes.plot(
         [scale.at(step.epsilon) for step in steps], bounds, color=INK, linewidth=1.0, linestyle=(0, (6, 2)), zorder=2
     )
     canvas.beside(axes, [(bounds[-1], "target", INK)])
     found = answer.found
+    if found.most is not None and reached(found.most):
+        axes.axvline(scale.at(found.most), color=INK, linewidth=1.1, linestyle=(0, (1, 1.2)), zorder=1)
+        _above(axes, scale.at(found.most), f"80% of studies: ε {number(found.most)}", "left")
     if not reached(found.epsilon):
         return
     axes.axvline(scale.at(found.epsilon), color=SOFT, linewidth=0.9, zorder=1)
@@ -87,13 +89,17 @@ def _target(axes: Axes, answer: Answer, scale: canvas.Epsilons) -> None:
         right = scale.at(found.high) if reached(found.high) else high
         axes.axvspan(left, right, color=FEDERATED, alpha=0.08, linewidth=0, zorder=0)
         axes.set_xlim(low, high)
+    _above(axes, scale.at(found.epsilon), f"on average: ε {number(found.epsilon)}", "right")
+
+
+def _above(axes: Axes, x: float, text: str, side: str) -> None:
     axes.annotate(
-        f"ε {number(found.epsilon)}",
-        (scale.at(found.epsilon), 1.0),
+        text,
+        (x, 1.0),
         xycoords=("data", "axes fraction"),
         xytext=(0, 2),
         textcoords="offset points",
-        ha="center",
+        ha=side,
         fontsize=8,
         color=INK,
     )

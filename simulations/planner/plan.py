@@ -16,6 +16,7 @@ from simulations.engines.simulation import Privacy, Simulation
 from simulations.planner.asking import GRID
 from simulations.planner.curve import BELOW, BEYOND, Crossing, crossing
 from simulations.planner.target import Target
+from simulations.sweeps.cautions import cautions
 from simulations.sweeps.document import EngineName, Sweep
 from simulations.sweeps.estimates import Estimate, difference, mean
 from simulations.sweeps.metrics import Metric
@@ -42,6 +43,8 @@ class Step:
         The target's metric.
     margin:
         By how much the target is reached (negative: missed), so turned that more is better.
+    reaching:
+        How many of the margin's seeds reach the target, each by itself.
     gain:
         What it adds to the epsilon before, by seed, so turned that more is better; None for the first.
     rate:
@@ -51,13 +54,23 @@ class Step:
     epsilon: float
     value: Estimate
     margin: Estimate
+    reaching: int
     gain: Estimate | None
     rate: Estimate | None
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a target costs; `alone`, `pooled` and `bare` (this study without noise) are what the references reach."""
+    """What a target costs.
+
+    Attributes
+    ----------
+    alone, pooled, bare:
+        What the references, and this study without noise, reach.
+    by_themselves:
+        How many institutions reach the target by training alone, and how many have a figure of their own; None where institutions cannot
+        be held against the target: it counts from a reference, or its metric is no mean over them.
+    """
 
     target: Target
     found: Crossing
@@ -65,17 +78,30 @@ class Answer:
     alone: Estimate
     pooled: Estimate
     bare: Estimate
+    by_themselves: tuple[int, int] | None
+
+    @property
+    def known(self) -> tuple[Step, ...]:
+        """The steps that have figures."""
+        return tuple(step for step in self.steps if step.margin.have)
+
+    @property
+    def missing(self) -> tuple[float, ...]:
+        """Epsilons that were run and have no figure."""
+        return tuple(step.epsilon for step in self.steps if not step.margin.have)
 
     @property
     def best(self) -> Step:
         """The step with the largest margin."""
-        known = [step for step in self.steps if step.margin.have]
-        return max(known, key=lambda step: step.margin.value)
+        return max(self.known, key=lambda step: step.margin.value)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Answers of one study simulation; of its cells so many were computed now (the others were there), and so many failed."""
+    """Answers of one study simulation; of its cells so many were computed now (the others were there), and so many failed.
+
+    `cautions` is what to know before the figures.
+    """
 
     study: Simulation
     seeds: int
@@ -83,6 +109,7 @@ class Plan:
     answers: tuple[Answer, ...]
     computed: int
     failed: int
+    cautions: tuple[str, ...]
 
 
 def make_plan(
@@ -103,7 +130,8 @@ def make_plan(
     look:
         How a sweep is computed and read; `kept_in` does both in a folder.
     grid:
-        Epsilons to begin with; where a target is reached between two, their geometric mean is run next, until they lie close.
+        Epsilons to begin with; where a target is reached between two, on average or by most studies, their geometric mean is run next,
+        until they lie close.
 
     Raises
     ------
@@ -113,18 +141,19 @@ def make_plan(
         As `look` raises them.
     """
     asking = _Asking(study, look, seeds, engine, any(target.reference == POOLED_DP for target in targets))
-    answers = []
+    answers, said = [], dict[str, None]()
     for target in targets:
         epsilons = sorted(set(grid))
         for _ in range(MOST_REFINED + 1):
-            cells = asking.cells(epsilons)
-            found = crossing(_margins(cells, target))
-            between = None if found.bracket is None else _between(*found.bracket)
-            if between is None or between in epsilons or len(epsilons) >= len(set(grid)) + MOST_REFINED:
+            results = asking.results(epsilons)
+            found = crossing(_margins(results.cells, target))
+            closer = _closer(found, epsilons)
+            if closer is None or len(epsilons) >= len(set(grid)) + MOST_REFINED:
                 break
-            epsilons = sorted([*epsilons, between])
-        answers.append(_answer(cells, target, found, seeds))
-    return Plan(study, seeds, engine, tuple(answers), asking.computed, asking.failed)
+            epsilons = sorted([*epsilons, closer])
+        answers.append(_answer(results, target, found, seeds))
+        said |= dict.fromkeys(cautions(results))
+    return Plan(study, seeds, engine, tuple(answers), asking.computed, asking.failed, tuple(said))
 
 
 def kept_in(folder: Path, compute: Callable[[Sweep], Summary]) -> Look:
@@ -145,8 +174,8 @@ class _Asking:
         self._pooled_dp = pooled_dp
         self.computed = self.failed = 0
 
-    def cells(self, epsilons: Sequence[float]) -> pd.DataFrame:
-        """Return the cells at these epsilons, without noise, and of the references."""
+    def results(self, epsilons: Sequence[float]) -> Results:
+        """Return the results at these epsilons, without noise, and of the references."""
         sweep = Sweep(
             name=self._study.name,
             title=self._study.title,
@@ -161,7 +190,16 @@ class _Asking:
         self.failed = max(self.failed, len(summary.failed))
         if len(summary.failed) == summary.cells:
             summary.raise_failures()
-        return results.cells
+        return results
+
+
+def _closer(found: Crossing, epsilons: Sequence[float]) -> float | None:
+    """Return the epsilon to run next; None where both answers lie between close ones."""
+    for bracket in (found.bracket, found.most_bracket):
+        between = None if bracket is None else _between(*bracket)
+        if between is not None and between not in epsilons:
+            return between
+    return None
 
 
 def _between(low: float, high: float) -> float | None:
@@ -223,8 +261,9 @@ def _margins(cells: pd.DataFrame, target: Target) -> dict[float, dict[int, float
     return found
 
 
-def _answer(cells: pd.DataFrame, target: Target, found: Crossing, seeds: int) -> Answer:
-    metric, own = target.metric, _study_cells(cells)
+def _answer(results: Results, target: Target, found: Crossing, seeds: int) -> Answer:
+    cells, metric = results.cells, target.metric
+    own, within = _study_cells(cells), (metric.low, metric.high)
     steps: list[Step] = []
     before: tuple[float, dict[int, float]] | None = None
     for epsilon in _epsilons(cells):
@@ -235,12 +274,24 @@ def _answer(cells: pd.DataFrame, target: Target, found: Crossing, seeds: int) ->
             apart = epsilon - before[0]
             gain = difference(turned, before[1], seeds)
             rate = difference(_over(turned, apart), _over(before[1], apart), seeds)
-        margin = mean(_margin(cells, target, epsilon).values(), seeds)
-        steps.append(Step(epsilon, mean(values.values(), seeds), margin, gain, rate))
+        margins = _margin(cells, target, epsilon).values()
+        value = mean(values.values(), seeds, within=within)
+        reaching = sum(margin >= 0 for margin in margins)
+        steps.append(Step(epsilon, value, mean(margins, seeds), reaching, gain, rate))
         before = (epsilon, turned)
-    kinds = [mean(_by_seed(cells[cells["kind"] == kind], metric).values(), seeds) for kind in (ALONE, POOLED)]
-    bare = mean(_by_seed(own[own["epsilon"].isna()], metric).values(), seeds)
-    return Answer(target, found, tuple(steps), kinds[0], kinds[1], bare)
+    beside = (cells[cells["kind"] == ALONE], cells[cells["kind"] == POOLED], own[own["epsilon"].isna()])
+    alone, pooled, bare = (mean(_by_seed(part, metric).values(), seeds, within=within) for part in beside)
+    return Answer(target, found, tuple(steps), alone, pooled, bare, _by_themselves(results, target))
+
+
+def _by_themselves(results: Results, target: Target) -> tuple[int, int] | None:
+    """Return how many institutions reach a target alone, by the mean over seeds of their own figures, and how many have any."""
+    metric, places = target.metric, results.institutions
+    if target.reference is not None or not metric.averaged or metric.own not in places:
+        return None
+    alone = results.cells.loc[results.cells["kind"] == ALONE, "digest"]
+    figures = places[places["digest"].isin(alone)].groupby("name")[str(metric.own)].mean().dropna()
+    return None if figures.empty else (int((metric.sign * (figures - target.offset) >= 0).sum()), len(figures))
 
 
 def _over(values: Mapping[int, float], apart: float) -> dict[int, float]:

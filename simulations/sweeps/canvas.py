@@ -58,6 +58,7 @@ DISTINCT = len(_LOOKS)
 
 _LABEL_GAP = 0.052
 _TICKS = 8
+_ROOM = 0.045
 
 
 @contextmanager
@@ -117,7 +118,7 @@ class Epsilons:
 
     def frame(self, axes: Axes) -> None:
         """Label the epsilons that were run, as many as there is room for, and what is no number."""
-        shown = self._found if len(self._found) <= _TICKS else _thin(self._found, _TICKS)
+        shown = _roomy(self._found if len(self._found) <= _TICKS else _thin(self._found, _TICKS))
         places = [*map(math.log, shown), *(self.at(None, text) for text in self._others)]
         axes.set_xticks(places, [*(f"{value:g}" for value in shown), *self._others])
         axes.tick_params(axis="both", length=3)
@@ -131,6 +132,18 @@ def _thin(values: Sequence[float], most: int) -> list[float]:
     return sorted({min(values, key=lambda value: abs(math.log(value) - place)) for place in wanted.tolist()})
 
 
+def _roomy(values: Sequence[float]) -> list[float]:
+    """Leave out values whose labels would touch the one before: both ends stay."""
+    if len(values) < 3:
+        return list(values)
+    room = math.log(values[-1] / values[0]) * _ROOM
+    kept = [values[0]]
+    for value in values[1:-1]:
+        if math.log(value / kept[-1]) >= room and math.log(values[-1] / value) >= room:
+            kept.append(value)
+    return [*kept, values[-1]]
+
+
 def bands(axes: Axes, alone: Estimate | None, pooled: Estimate | None, *, upright: bool) -> None:
     """Draw the references' intervals as bands: pooled dashed, alone dotted."""
     span, rule = (axes.axvspan, axes.axvline) if upright else (axes.axhspan, axes.axhline)
@@ -138,7 +151,7 @@ def bands(axes: Axes, alone: Estimate | None, pooled: Estimate | None, *, uprigh
     for estimate, color, dashes in looks:
         if estimate is None or not estimate.have:
             continue
-        if estimate.have > 1:
+        if estimate.bounded:
             span(estimate.low, estimate.high, color=color, alpha=0.16, linewidth=0, zorder=0)
         rule(estimate.value, color=color, linewidth=1.1, linestyle=dashes, zorder=1)
 

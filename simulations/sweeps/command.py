@@ -59,6 +59,9 @@ def sweep(
     ] = None,
     engine: Annotated[EngineName | None, typer.Option(help=f"{_ENGINE_HELP} Default: the file's.")] = None,
     cache: Annotated[Path | None, typer.Option(help=_CACHE_HELP)] = None,
+    cell_minutes: Annotated[
+        float | None, typer.Option(min=0.01, help="A cell that takes longer has failed. Default: no limit.")
+    ] = None,
     repair: Annotated[
         bool, typer.Option("--repair", help="Move damaged result files aside, and compute their cells again.")
     ] = False,
@@ -88,9 +91,17 @@ def sweep(
         return
     try:
         with view.SweepView(console) as live:
-            summary = run_sweep(asked, folder, workers=workers, cache=data, repair=repair, progress=live.event)
+            summary = run_sweep(
+                asked,
+                folder,
+                workers=workers,
+                cache=data,
+                repair=repair,
+                progress=live.event,
+                limit=None if cell_minutes is None else 60.0 * cell_minutes,
+            )
     except KeyboardInterrupt:
-        again = _again(file, out, workers, engine, cache, repair, as_json)
+        again = _again(file, out, workers, engine, cache, cell_minutes, repair, as_json)
         _say_stopped(asked, folder, again)
         raise typer.Exit(int(ExitCode.INTERRUPTED)) from None
     _report(asked, folder, summary, console, as_json)
@@ -210,11 +221,12 @@ def _again(
     workers: int | None,
     engine: str | None,
     cache: Path | None,
+    cell_minutes: float | None,
     repair: bool,
     as_json: bool,
 ) -> str:
     """Return the command that goes on: the same again."""
-    options = {"--out": out, "--workers": workers, "--engine": engine, "--cache": cache}
+    options = {"--out": out, "--workers": workers, "--engine": engine, "--cache": cache, "--cell-minutes": cell_minutes}
     words = [word for name, value in options.items() if value is not None for word in (name, str(value))]
     flags = [name for name, given in (("--repair", repair), ("--json", as_json)) if given]
     return shlex.join(["consilience", "simulate", "sweep", str(file), *words, *flags])

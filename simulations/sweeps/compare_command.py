@@ -13,14 +13,15 @@ from rich.table import Table
 
 from federation.errors import StorageError
 from simulations.sweeps import canvas, page, plots
-from simulations.sweeps.comparing import Dropouts, Gains, Line, Matched, between
-from simulations.sweeps.metrics import METRICS, Metric, metric_of
+from simulations.sweeps.comparing import Dropouts, Gains, Line
+from simulations.sweeps.matching import Matched, between
+from simulations.sweeps.metrics import MEANING, METRICS, Metric, metric_of
 from simulations.sweeps.reading import Results, read
 from simulations.sweeps.summary import Summary, plain, summarise
 from simulations.sweeps.view import CAUTION
-from simulations.sweeps.wording import counted, difference_text, finished, seeds, span
+from simulations.sweeps.wording import FAILED_NOTE, SAME_PLACES, counted, difference_text, finished, runs, seeds, span
 
-_METRIC_HELP = f"What is compared: {', '.join(METRICS)}; lift is lift@10%."
+_METRIC_HELP = f"What is compared: {', '.join(METRICS)}; lift is lift@10%. Of these {MEANING}"
 _BY_HELP = "Path of the setting that lines are named by first, such as partners.count."
 
 
@@ -35,8 +36,8 @@ def compare(
 ) -> None:
     """Say what a sweep showed: utility against privacy, who gains by federating and who loses, what dropouts cost.
 
-    Means are over seeds, with 95% intervals (Student's t); differences are taken seed by seed. Cells that failed or are missing show in
-    the number of seeds.
+    Means are over seeds, with 95% intervals (Student's t, from three seeds on); differences are taken seed by seed. Cells that failed,
+    are missing or left no model show in the number of seeds.
     """
     chosen = metric_of(metric)
     summary = summarise(read(results), chosen, by)
@@ -98,9 +99,13 @@ def save_all(summary: Summary, out: Path) -> list[Path]:
 def show(summary: Summary, console: Console) -> None:
     """Print the comparison as tables."""
     console.print(f"[bold]{escape(summary.results.title)}[/bold]: {escape(finished(summary.results))}", soft_wrap=True)
+    for line in summary.cautions:
+        console.print(escape(line), soft_wrap=True, style="yellow")
     _show_lines((*summary.lines, *summary.trusted), summary.metric, console)
     for found in summary.gains:
         _show_gains(found, summary.own, console)
+    if summary.gains:
+        console.print(SAME_PLACES, style="dim", soft_wrap=True)
     if summary.dropouts:
         console.print(_dropouts_table(summary.dropouts, summary.metric))
 
@@ -119,15 +124,15 @@ def _show_lines(lines: Sequence[Line], metric: Metric, console: Console) -> None
         table = _table(f"{metric.title}: {line.title}", "ε", "mean", "95% interval", "to alone", "to pooled", "seeds")
         for point in line.points:
             to = [difference_text(value, metric, point.value.have) for value in (point.to_alone, point.to_pooled)]
-            table.add_row(
-                point.budget, metric.shown(point.value.value), span(point.value, metric), *to, seeds(point.value)
-            )
+            table.add_row(point.budget, metric.shown(point.value.value), span(point.value, metric), *to, runs(point))
         for name, value in (("alone", line.alone), ("pooled", line.pooled)):
             if value is not None and line.ground not in told:
                 row = (name, metric.shown(value.value), span(value, metric), "", "", seeds(value))
                 table.add_row(*row, style="dim")
         told.add(line.ground)
         console.print(table)
+    if any(point.troubled for line in lines for point in line.points):
+        console.print(FAILED_NOTE)
 
 
 def _show_gains(found: Gains, metric: Metric, console: Console) -> None:

@@ -38,6 +38,8 @@ class Point:
         The metric.
     to_alone, to_pooled:
         The metric less that of the reference, by seed; None where there is no such reference.
+    troubled:
+        Runs among those finished in which rounds failed.
     """
 
     group: str
@@ -48,6 +50,7 @@ class Point:
     value: Estimate
     to_alone: Estimate | None
     to_pooled: Estimate | None
+    troubled: int = 0
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,11 @@ class Line:
     points: tuple[Point, ...]
     alone: Estimate | None
     pooled: Estimate | None
+
+    @property
+    def failures(self) -> int:
+        """Runs of all its points in which rounds failed."""
+        return sum(point.troubled for point in self.points)
 
 
 @dataclass(frozen=True)
@@ -121,7 +129,11 @@ def check_metric(results: Results, metric: Metric) -> None:
     """
     finished = results.cells[results.cells["done"]]
     if finished.empty:
-        raise DocumentError("CSL-M249", "No cell of this sweep is finished.", "Run `consilience simulate sweep` first.")
+        raise DocumentError(
+            "CSL-M249",
+            "No cell of this sweep is finished by this version of the program on these files.",
+            "Run `consilience simulate sweep` first.",
+        )
     if metric.column not in finished or finished[metric.column].isna().all():
         raise DocumentError("CSL-M249", f"No finished cell has the metric {metric.name}.", "Name another by --metric.")
 
@@ -141,9 +153,9 @@ def frontier(results: Results, metric: Metric, by: str | None = None) -> list[Li
     """
     cells, varied = results.own(), _order(results, by)
     lines = []
-    for key, group in cells.groupby([path for path in varied if path != EPSILON] or ["engine"], sort=False):
-        names = [path for path in varied if path != EPSILON]
-        title = _title(dict(zip(names, _texts(key), strict=False)))
+    names = [path for path in varied if path != EPSILON]
+    for key, group in cells.groupby([*names, "ground"], sort=False):
+        title = titled(dict(zip(names, _texts(key), strict=False)))
         points = [_point(results, part, metric, varied) for _, part in group.groupby("group", sort=False)]
         ground = str(group["ground"].iloc[0])
         lines.append(
@@ -175,9 +187,9 @@ def gain_by_institution(results: Results, metric: Metric, group: str) -> Gains:
     Parameters
     ----------
     metric:
-        One that institutions have: `auc` or `lift`.
+        One that institutions have figures of their own for.
     group:
-        As in `Point.group`.
+        As in `Point.group`. Its references have the same data, partners and model, and so the same institutions under the same names.
     """
     cells = results.cells[results.cells["group"] == group]
     alone = _by_name(results, _references(results, str(cells["ground"].iloc[0]), ALONE), metric)
@@ -187,27 +199,28 @@ def gain_by_institution(results: Results, metric: Metric, group: str) -> Gains:
     varied = results.varied()
     settings = dict(zip(varied, (str(cells[path].iloc[0]) for path in varied), strict=True))
     ordered = tuple(sorted(rows, key=lambda row: -row.gain.value if row.gain.have else math.inf))
-    return Gains(_title(settings), group, _epsilon(cells), ordered)
+    return Gains(titled(settings), group, _epsilon(cells), ordered)
 
 
 def _by_name(results: Results, cells: pd.DataFrame, metric: Metric) -> dict[str, pd.DataFrame]:
     """Return each institution's rows by seed."""
-    if metric.column not in results.institutions:
+    if metric.own not in results.institutions:
         return {}
     rows = results.institutions.merge(cells[["digest", "seed"]], on="digest")
     return {str(name): part.set_index("seed") for name, part in rows.groupby("name", sort=False)}
 
 
 def _gain(name: str, rows: pd.DataFrame, alone: pd.DataFrame | None, metric: Metric, of: int) -> Gain:
-    mine = _values(rows, metric.column)
-    theirs = {} if alone is None else _values(alone, metric.column)
+    column = str(metric.own)
+    mine = _values(rows, column)
+    theirs = {} if alone is None else _values(alone, column)
     turned = [{seed: metric.sign * value for seed, value in part.items()} for part in (mine, theirs)]
     return Gain(
         name,
         int(rows["declared"].median()),
         difference(turned[0], turned[1], of),
-        mean(mine.values(), of),
-        mean(theirs.values(), of),
+        mean(mine.values(), of, within=(metric.low, metric.high)),
+        mean(theirs.values(), of, within=(metric.low, metric.high)),
         bool(rows["poisoner"].any()) if "poisoner" in rows else False,
     )
 
@@ -219,11 +232,11 @@ def cost_of_dropouts(results: Results, metric: Metric, by: str | None = None) ->
         return []
     others = [path for path in varied if path != DROPOUT]
     found = []
-    for key, cells in results.own().groupby(others or ["engine"], sort=False):
+    for key, cells in results.own().groupby([*others, "ground"], sort=False):
         parts = {float(part["dropout"].iloc[0]): part for _, part in cells.groupby("dropout")}
         if len(parts) < 2:
             continue
-        title = _title(dict(zip(others, _texts(key), strict=False)))
+        title = titled(dict(zip(others, _texts(key), strict=False)))
         found.append(_dropouts(title, _epsilon(cells), parts, metric))
     return found
 
@@ -231,39 +244,12 @@ def cost_of_dropouts(results: Results, metric: Metric, by: str | None = None) ->
 def _dropouts(title: str, epsilon: float | None, parts: Mapping[float, pd.DataFrame], metric: Metric) -> Dropouts:
     base = parts.get(0.0)
     shares = tuple(sorted(parts))
-    none = {} if base is None else _seeds(base, metric)
+    none = {} if base is None else by_seed(base, metric)
     costs = tuple(
-        None if base is None or share == 0 else difference(_seeds(parts[share], metric), none, len(parts[share]))
+        None if base is None or share == 0 else difference(by_seed(parts[share], metric), none, len(parts[share]))
         for share in shares
     )
-    return Dropouts(title, epsilon, shares, tuple(_mean(parts[share], metric) for share in shares), costs)
-
-
-@dataclass(frozen=True)
-class Matched:
-    """One group of settings that two folders share: both figures, and the second less the first by seed."""
-
-    title: str
-    first: Estimate
-    second: Estimate
-    change: Estimate
-
-
-def between(first: Results, second: Results, metric: Metric) -> list[Matched]:
-    """Return what two folders say of the same simulations, references included; engines may differ."""
-    varied = dict.fromkeys((*first.varied(), *second.varied()))
-    found = []
-    others = {str(key): part for key, part in second.cells.groupby("simulation", sort=False)}
-    for key, part in first.cells.groupby("simulation", sort=False):
-        other = others.get(str(key))
-        if other is None:
-            continue
-        kind = str(part["kind"].iloc[0])
-        settings = {path: str(part[path].iloc[0]) for path in varied if path in part and path != "engine"}
-        title = _title(settings) if kind not in NOBODY else kind
-        change = difference(_seeds(other, metric), _seeds(part, metric), max(len(part), len(other)))
-        found.append(Matched(title, _mean(part, metric), _mean(other, metric), change))
-    return found
+    return Dropouts(title, epsilon, shares, tuple(over_seeds(parts[share], metric) for share in shares), costs)
 
 
 @dataclass(frozen=True)
@@ -285,12 +271,12 @@ def side_by_side(results: Results, metric: Metric) -> list[Panel]:
     parts: dict[str, list[tuple[str, Point]]] = {}
     for point in (point for line in lines for point in line.points):
         others = {path: text for path, text in point.settings.items() if path != "algorithm"}
-        parts.setdefault(_title(others), []).append((point.settings["algorithm"], point))
+        parts.setdefault(titled(others), []).append((point.settings["algorithm"], point))
     references = {line.ground: line for line in lines}
     panels = []
     for title, rows in parts.items():
-        ground, epsilon = rows[0][1].ground, rows[0][1].epsilon
-        rows += [("pooled, with the budget", p) for p in trusted if p.ground == ground and p.epsilon == epsilon]
+        ground, budget = rows[0][1].ground, rows[0][1].budget
+        rows += [("pooled, with the budget", p) for p in trusted if p.ground == ground and p.budget == budget]
         ordered = tuple(
             sorted(rows, key=lambda row: -metric.sign * row[1].value.value if row[1].value.have else math.inf)
         )
@@ -299,12 +285,16 @@ def side_by_side(results: Results, metric: Metric) -> list[Panel]:
 
 
 def middle(lines: Sequence[Line], near: float = 1.0) -> list[Point]:
-    """Return one point of each line: the one whose epsilon is nearest to `near` by its logarithm, the last one without noise."""
-    return [min(line.points, key=lambda point: distance(point.epsilon, near)) for line in lines if line.points]
+    """Return one point of each line: whose epsilon is nearest to `near` by its logarithm; then several budgets; no noise last."""
+
+    def far(point: Point) -> tuple[bool, float]:
+        return point.budget == NO_NOISE, distance(point.epsilon, near)
+
+    return [min(line.points, key=far) for line in lines if line.points]
 
 
 def distance(epsilon: float | None, near: float = 1.0) -> float:
-    """Return how far an epsilon is from another by its logarithm; infinite without noise."""
+    """Return how far an epsilon is from another by its logarithm; infinite without noise, and for several."""
     return math.inf if epsilon is None else abs(math.log(epsilon / near))
 
 
@@ -322,7 +312,8 @@ def _texts(key: Hashable) -> tuple[str, ...]:
     return tuple(str(part) for part in key) if isinstance(key, tuple) else (str(key),)
 
 
-def _title(settings: Mapping[str, str]) -> str:
+def titled(settings: Mapping[str, str]) -> str:
+    """Write settings in a line, or "federated" where none differ."""
     return ", ".join(_worded(path, text) for path, text in settings.items()) or "federated"
 
 
@@ -337,8 +328,9 @@ def _worded(path: str, text: str) -> str:
     return f"{text} {known}" if path == "partners.count" else f"{known} {text}"
 
 
-def _rising(point: Point) -> float:
-    return math.inf if point.epsilon is None else point.epsilon
+def _rising(point: Point) -> tuple[bool, float, str]:
+    """Order by epsilon, then several budgets, then no noise."""
+    return point.budget == NO_NOISE, math.inf if point.epsilon is None else point.epsilon, point.budget
 
 
 def _epsilon(cells: pd.DataFrame) -> float | None:
@@ -356,14 +348,15 @@ def _values(rows: pd.DataFrame, column: str) -> dict[int, float]:
     return {int(seed): float(value) for seed, value in values if not pd.isna(value)}
 
 
-def _seeds(cells: pd.DataFrame, metric: Metric) -> dict[int, float]:
+def by_seed(cells: pd.DataFrame, metric: Metric) -> dict[int, float]:
     """Return the metric by seed; a seed that is there from several engines counts once, as the first."""
     finished = cells[cells["done"]].drop_duplicates("seed").set_index("seed")
     return _values(finished, metric.column)
 
 
-def _mean(cells: pd.DataFrame, metric: Metric) -> Estimate:
-    return mean(_seeds(cells, metric).values(), cells["seed"].nunique())
+def over_seeds(cells: pd.DataFrame, metric: Metric) -> Estimate:
+    """Return the metric's mean over the seeds of cells, of as many as were asked for."""
+    return mean(by_seed(cells, metric).values(), cells["seed"].nunique(), within=(metric.low, metric.high))
 
 
 def _references(results: Results, ground: str, kind: str) -> pd.DataFrame:
@@ -372,16 +365,16 @@ def _references(results: Results, ground: str, kind: str) -> pd.DataFrame:
 
 def _reference(results: Results, ground: str, kind: str, metric: Metric) -> Estimate | None:
     cells = _references(results, ground, kind)
-    return None if cells.empty else _mean(cells, metric)
+    return None if cells.empty else over_seeds(cells, metric)
 
 
 def _point(results: Results, cells: pd.DataFrame, metric: Metric, varied: Sequence[str]) -> Point:
-    ground, mine = str(cells["ground"].iloc[0]), _seeds(cells, metric)
+    ground, mine = str(cells["ground"].iloc[0]), by_seed(cells, metric)
     of = cells["seed"].nunique()
 
     def to(kind: str) -> Estimate | None:
         reference = _references(results, ground, kind)
-        return None if reference.empty else difference(mine, _seeds(reference, metric), of)
+        return None if reference.empty else difference(mine, by_seed(reference, metric), of)
 
     settings = {path: str(cells[path].iloc[0]) for path in varied}
     return Point(
@@ -390,7 +383,13 @@ def _point(results: Results, cells: pd.DataFrame, metric: Metric, varied: Sequen
         settings,
         _epsilon(cells),
         _budget(cells),
-        _mean(cells, metric),
+        over_seeds(cells, metric),
         to(ALONE),
         to(POOLED),
+        troubled(cells),
     )
+
+
+def troubled(cells: pd.DataFrame) -> int:
+    """Return how many cells finished although rounds failed in them."""
+    return int((cells["rounds_failed"] > 0).sum()) if "rounds_failed" in cells else 0

@@ -1,12 +1,11 @@
 """A sweep as a YAML file says it, and its cells: a simulation, a seed and an engine, known by a digest of all that decides the result."""
 
-import hashlib
 import itertools
 import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -15,13 +14,15 @@ from pydantic import Field, JsonValue, ValidationError
 from federation.contract import Name, Text
 from federation.document import Document, load_yaml
 from federation.encoding import digest
-from federation.errors import DataError, DocumentError
-from simulations.engines.simulation import Algorithm, Alone, Pooled, PooledDP, Privacy, Simulation, TableData
+from federation.errors import DocumentError
+from simulations.engines.simulation import Algorithm, Alone, Pooled, PooledDP, Privacy, Simulation
 from simulations.sweeps import fields
 from simulations.sweeps.fields import Tree
+from simulations.sweeps.inputs import inputs
 
 VERSION = 1
-"""Part of every cell's digest: raised when the same simulation and seed would give other figures than before."""
+"""Part of every cell's digest: raised when the same simulation and seed would give other figures than before, for a reason that none of
+`inputs.inputs` shows."""
 
 MOST_CELLS = 100_000
 _SHOWN_PROBLEMS = 10
@@ -84,14 +85,17 @@ class Cell:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of all that decides the result, 64 hexadecimal digits.
+        """SHA-256 of all that decides the result, 64 hexadecimal digits: document, seed, engine, and what `inputs.inputs` covers.
+
+        A contract that is edited, a set that is pinned anew, or code that computes otherwise thus makes other cells; those computed
+        before are not found under the new names, and stay in their folder unused.
 
         Raises
         ------
         DataError
             CSL-M233 when the simulation reads a table or a contract that is not there.
         """
-        return cell_digest(tree_of(self.simulation), self.seed, self.engine, _files(self.simulation))
+        return cell_digest(tree_of(self.simulation), self.seed, self.engine, inputs(self.simulation.data))
 
     @cached_property
     def group(self) -> str:
@@ -111,7 +115,7 @@ def cell_digest(tree: Tree, seed: int, engine: str, files: Mapping[str, str]) ->
     Parameters
     ----------
     files:
-        SHA-256 of each file that the simulation reads by its path: a table that changes makes other cells.
+        SHA-256 of what the simulation is computed from, by name, as `inputs.inputs` gives it.
     """
     return digest({"simulation": tree, "seed": seed, "engine": engine, "files": dict(files), "version": VERSION})
 
@@ -259,28 +263,3 @@ def _reference(study: Simulation, algorithm: Algorithm, privacy: Privacy) -> Sim
         algorithm=algorithm,
         privacy=privacy,
     )
-
-
-def _files(simulation: Simulation) -> dict[str, str]:
-    data = simulation.data
-    if not isinstance(data, TableData):
-        return {}
-    return {path: _file_digest(path) for path in (data.path, data.contract)}
-
-
-def _file_digest(path: str) -> str:
-    try:
-        state = Path(path).stat()
-        return _digest_of(path, state.st_mtime_ns, state.st_size)
-    except OSError as error:
-        raise DataError(
-            "CSL-M233",
-            f"{path} cannot be read: {error.strerror}.",
-            "Check data.path and data.contract: they begin where the command is called.",
-        ) from error
-
-
-@lru_cache(maxsize=64)
-def _digest_of(path: str, _changed: int, _size: int) -> str:
-    with open(path, "rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -8,6 +8,11 @@ import numpy as np
 from scipy import stats
 
 CONFIDENCE = 0.95
+LEAST_SEEDS = 3
+"""With fewer seeds no interval is given: Student's t of two is so wide that it says nothing, and of one there is none."""
+
+Range = tuple[float, float]
+ANYWHERE: Range = (-math.inf, math.inf)
 
 
 @dataclass(frozen=True)
@@ -19,7 +24,7 @@ class Estimate:
     value:
         The mean over the seeds that there are; NaN without any.
     low, high:
-        Its 95% interval; NaN with fewer than two seeds.
+        Its 95% interval; NaN with fewer than three seeds.
     have, of:
         Seeds in it, and seeds that were asked for.
     """
@@ -29,6 +34,11 @@ class Estimate:
     high: float
     have: int
     of: int
+
+    @property
+    def bounded(self) -> bool:
+        """True where there is an interval."""
+        return not math.isnan(self.low)
 
     @property
     def certain(self) -> int:
@@ -44,7 +54,7 @@ class Estimate:
         return whole if self.have == self.of else f"{self.have} of {whole}"
 
 
-def mean(values: Iterable[float], of: int, confidence: float = CONFIDENCE) -> Estimate:
+def mean(values: Iterable[float], of: int, confidence: float = CONFIDENCE, *, within: Range = ANYWHERE) -> Estimate:
     """Return the mean with Student's t interval (Student 1908); NaN values are left out and show in the count.
 
     A bootstrap is not used here: with the five or so seeds of a sweep its percentile interval is too narrow (Hesterberg 2015, What teachers
@@ -57,15 +67,17 @@ def mean(values: Iterable[float], of: int, confidence: float = CONFIDENCE) -> Es
         One a seed, each independent of the others.
     of:
         How many seeds were asked for.
+    within:
+        Least and largest value that there can be: the interval is cut there.
     """
     array = np.array([value for value in values if not math.isnan(value)], dtype=np.float64)
     if array.size == 0:
         return Estimate(math.nan, math.nan, math.nan, 0, of)
     middle = float(array.mean())
-    if array.size == 1:
-        return Estimate(middle, math.nan, math.nan, 1, of)
+    if array.size < LEAST_SEEDS:
+        return Estimate(middle, math.nan, math.nan, int(array.size), of)
     half = float(stats.t.ppf(0.5 + confidence / 2, array.size - 1) * array.std(ddof=1) / math.sqrt(array.size))
-    return Estimate(middle, middle - half, middle + half, int(array.size), of)
+    return Estimate(middle, max(middle - half, within[0]), min(middle + half, within[1]), int(array.size), of)
 
 
 def difference(

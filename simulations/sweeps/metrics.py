@@ -19,6 +19,8 @@ class Metric:
         Where every value lies, however good or bad the model.
     digits:
         Digits after the point that are shown.
+    own:
+        The column of each institution's own figure; None where there is none.
     """
 
     name: str
@@ -29,11 +31,17 @@ class Metric:
     low: float
     high: float
     digits: int
+    own: str | None = None
 
     @property
     def sign(self) -> float:
         """+1 where more is better, else -1: times a difference it is a gain."""
         return 1.0 if self.rises else -1.0
+
+    @property
+    def averaged(self) -> bool:
+        """True where it is the mean of institutions' own figures, so that each of these can be held against the same bound."""
+        return self.own is not None and self.column == f"{self.own}_mean"
 
     def shown(self, value: float, *, signed: bool = False) -> str:
         """Write a value, or a dash where there is none; a true minus sign."""
@@ -43,27 +51,53 @@ class Metric:
 
 
 def _lift(percent: int) -> Metric:
-    column = "lift" if percent == 10 else f"lift_{percent:02d}"
-    title = f"lift among the best-scored {percent}\u202f%"
-    short = f"lift@{percent}\u202f%"
-    return Metric(f"lift@{percent}%", column, short, title, True, 0.0, 100.0 / percent, 2)
+    """Return the lift at a share: at 10% the mean over institutions, at others (which results have overall alone) in one ranking."""
+    name, short, best = f"lift@{percent}%", f"lift@{percent}\u202f%", f"lift among the best-scored {percent}\u202f%"
+    if percent == 10:
+        return Metric(name, "lift_mean", short, f"{best}, mean over institutions", True, 0.0, 10.0, 2, "lift")
+    column, title = f"lift_{percent:02d}", f"{best} of all customers in one ranking"
+    return Metric(name, column, short, title, True, 0.0, 100.0 / percent, 2, column)
 
 
 METRICS = {
     metric.name: metric
     for metric in (
-        Metric("auc", "auc", "AUC", "AUC over all held-out customers", True, 0.0, 1.0, 3),
-        Metric("auc_mean", "auc_mean", "mean AUC", "AUC, mean over institutions", True, 0.0, 1.0, 3),
+        Metric("auc", "auc_mean", "AUC", "AUC, mean over institutions", True, 0.0, 1.0, 3, "auc"),
+        Metric(
+            "auc_ranking",
+            "auc",
+            "AUC in one ranking",
+            "AUC of all held-out customers in one ranking",
+            True,
+            0.0,
+            1.0,
+            3,
+        ),
         Metric("auc_worst", "auc_worst", "worst AUC", "AUC of the institution that is served worst", True, 0.0, 1.0, 3),
-        Metric("log_loss", "log_loss", "log loss", "log loss over all held-out customers", False, 0.0, float("inf"), 4),
+        Metric(
+            "log_loss",
+            "log_loss",
+            "log loss",
+            "log loss over all held-out customers",
+            False,
+            0.0,
+            float("inf"),
+            4,
+            "log_loss",
+        ),
         *(_lift(percent) for percent in (1, 5, 10, 20)),
     )
 }
-_ALIASES = {"lift": "lift@10%"}
+_ALIASES = {"lift": "lift@10%", "auc_mean": "auc"}
+
+MEANING = (
+    "auc and lift@10% are means over institutions, each judged on its own customers; auc_ranking, lift at other shares and log_loss are "
+    "over everybody's in one list, where a model that knows its institution's base rate has an advantage."
+)
 
 
 def metric_of(name: str) -> Metric:
-    """Return the metric of this name; `lift` is `lift@10%`.
+    """Return the metric of this name; `lift` is `lift@10%`, and `auc_mean` is `auc`.
 
     Raises
     ------

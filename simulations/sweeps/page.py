@@ -13,7 +13,7 @@ from simulations.sweeps.estimates import Estimate
 from simulations.sweeps.metrics import Metric
 from simulations.sweeps.summary import Summary
 from simulations.sweeps.view import CAUTION
-from simulations.sweeps.wording import counted, difference_text, headlines, seeds, span
+from simulations.sweeps.wording import FAILED_NOTE, SAME_PLACES, counted, difference_text, headlines, runs, seeds, span
 from simulations.words import count
 
 TEMPLATES = Path(__file__).parents[1] / "templates"
@@ -54,6 +54,9 @@ def render(summary: Summary) -> str:
             pictures=_pictures(summary),
             says=headlines(summary.lines, summary.gains, summary.metric),
             caution=CAUTION,
+            cautions=summary.cautions,
+            same_places=SAME_PLACES,
+            failed_note=FAILED_NOTE,
         )
     )
 
@@ -68,7 +71,12 @@ def environment(metric: Metric) -> Environment:
         lstrip_blocks=True,
     )
     found.filters.update(
-        count=count, seeds=seeds, value=metric.shown, interval=_interval(metric), difference=_difference(metric)
+        count=count,
+        seeds=seeds,
+        runs=runs,
+        value=metric.shown,
+        interval=_interval(metric),
+        difference=_difference(metric),
     )
     return found
 

@@ -21,7 +21,7 @@ from simulations.sweeps.canvas import (
     name_bands,
     row_axis,
 )
-from simulations.sweeps.comparing import Dropouts, Gains, Line, Panel, distance
+from simulations.sweeps.comparing import Dropouts, Gains, Line, Panel, Point, distance
 from simulations.sweeps.estimates import Estimate
 from simulations.sweeps.metrics import Metric
 from simulations.words import count
@@ -107,15 +107,20 @@ def _curve(axes: Axes, line: Line, place: int, of: int, scale: Epsilons) -> floa
         axes.plot([x, x], [point.value.low, point.value.high], color=color, linewidth=1.1, zorder=3)
         face = "white" if point.epsilon is None else color
         axes.plot([x], [point.value.value], marker=marker, markersize=4.5, color=color, markerfacecolor=face, zorder=4)
-        _note_missing(axes, x, point.value, color)
+        _note_missing(axes, x, point, color)
     known = [point.value.value for point in (private or line.points) if point.value.have]
     return known[-1] if known else math.nan
 
 
-def _note_missing(axes: Axes, x: float, value: Estimate, color: str) -> None:
-    """Write beside a point that some of its seeds failed or are missing."""
-    if 0 < value.have < value.of:
-        text, place = f"{value.have}/{value.of} seeds", (4, -9)
+def _note_missing(axes: Axes, x: float, point: Point, color: str) -> None:
+    """Write beside a point that some of its seeds failed or are missing, or (†) in how many of its runs rounds failed."""
+    value, said = point.value, []
+    if value.have < value.of:
+        said.append(f"{value.have}/{value.of} seeds")
+    if point.troubled:
+        said.append(f"† {point.troubled}/{value.have}")
+    if value.have and said:
+        text, place = ", ".join(said), (4, -9)
         axes.annotate(text, (x, value.value), xytext=place, textcoords="offset points", fontsize=6.5, color=color)
 
 

@@ -2,8 +2,9 @@
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
@@ -30,6 +31,8 @@ class Row:
     ----------
     overall, institutions:
         Figures; both None where the cell failed or was not run yet.
+    warnings:
+        What the run said of itself.
     """
 
     digest: str
@@ -38,6 +41,7 @@ class Row:
     engine: str
     overall: Mapping[str, float] | None
     institutions: Sequence[Mapping[str, object]] | None
+    warnings: Sequence[str] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +62,8 @@ class Results:
         Paths of the settings that the sweep varies.
     repeat:
         The command that makes these results again.
+    warnings:
+        What runs said of themselves, each once, with the number of cells that said it.
     """
 
     name: str
@@ -66,6 +72,7 @@ class Results:
     institutions: pd.DataFrame
     settings: tuple[str, ...]
     repeat: str
+    warnings: Mapping[str, int] = field(default_factory=dict)
 
     def own(self) -> pd.DataFrame:
         """Return the cells that are no references; where there are none else, all."""
@@ -105,14 +112,14 @@ def read(folder: Path) -> Results:
     present = set(store.present())
     rows = []
     for cell in cells(sweep):
-        found = _read(store.read(cell.digest)) if cell.digest in present else (None, None)
+        found = _read(store.read(cell.digest)) if cell.digest in present else (None, None, ())
         rows.append(Row(cell.digest, cell.simulation, cell.seed, cell.engine, *found))
     repeat = f"consilience simulate sweep {folder / SWEEP} --out {folder}"
     return gather(sweep.name, sweep.title, rows, sweep.varied(), repeat)
 
 
-def _read(stored: Stored) -> tuple[dict[str, float], list[dict[str, object]]]:
-    """Return a cell's figures: those over everybody, and those of each institution."""
+def _read(stored: Stored) -> tuple[dict[str, float], list[dict[str, object]], tuple[str, ...]]:
+    """Return a cell's figures, those over everybody and those of each institution, and its warnings."""
     rows = stored.table.to_pylist()
     overall = next(row for row in rows if row["row"] == "overall")
     figures = {name: _number(overall[name]) for name in stored.overall}
@@ -121,7 +128,7 @@ def _read(stored: Stored) -> tuple[dict[str, float], list[dict[str, object]]]:
         for row in rows
         if row["row"] == "institution"
     ]
-    return figures, places
+    return figures, places, tuple(json.loads(stored.value("warnings")))
 
 
 def _number(value: object) -> float:
@@ -147,7 +154,8 @@ def gather(name: str, title: str, rows: Iterable[Row], settings: Sequence[str], 
         for place in row.institutions
     ]
     institutions = pd.DataFrame(places) if places else pd.DataFrame(columns=["digest", "name", "declared"])
-    return Results(name, title, cells, institutions, paths, repeat)
+    said = Counter(line for row in kept for line in dict.fromkeys(row.warnings))
+    return Results(name, title, cells, institutions, paths, repeat, said)
 
 
 def _cell(row: Row, paths: Sequence[str]) -> dict[str, object]:
@@ -166,8 +174,18 @@ def _cell(row: Row, paths: Sequence[str]) -> dict[str, object]:
         "epsilon": epsilon if isinstance(epsilon, float) else math.nan,
         "dropout": row.simulation.faults.dropout,
         **{path: _text(_at(row.simulation, path)) for path in paths},
-        **(row.overall or {}),
+        **_overall(row),
     }
+
+
+def _overall(row: Row) -> dict[str, float]:
+    """Return a cell's figures over everybody; the institutions' mean lift is counted here where the run did not."""
+    figures = dict(row.overall or {})
+    lifts = [_number(place.get("lift")) for place in row.institutions or ()]
+    known = [value for value in lifts if not math.isnan(value)]
+    if known and "lift_mean" not in figures:
+        figures["lift_mean"] = math.fsum(known) / len(known)
+    return figures
 
 
 def _at(simulation: Simulation, path: str) -> object:
@@ -185,7 +203,8 @@ def _text(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{value:g}"
+        short = f"{value:g}"
+        return short if float(short) == value else repr(value)  # settings that differ never read the same
     if isinstance(value, Document):
         tree = value.model_dump(mode="json", exclude_defaults=True)
         head = str(getattr(value, "kind", "")) or type(value).__name__.lower()

@@ -86,6 +86,7 @@ def run_sweep(
     progress: Progress = lambda event: None,
     run: Run | None = None,
     command: Sequence[str] = COMMAND,
+    limit: float | None = None,
 ) -> Summary:
     """Compute the cells of a sweep that are not in its folder yet, and make the folder's tables anew.
 
@@ -104,6 +105,8 @@ def run_sweep(
         Given, it runs every cell in this process, one after the other; else worker processes do.
     command:
         How a worker process is started.
+    limit:
+        Seconds that a worker process may be at one cell; then the cell has failed. No limit where None.
 
     Raises
     ------
@@ -121,7 +124,7 @@ def run_sweep(
         progress(Begun(summary.cells, summary.present, tuple(moved)))
         count = default_workers(sweep.engine) if workers is None else workers
         schedule, pace = Schedule(waiting), measured_pace(whole)
-        with closing(_answers(schedule, count, cache, run, command)) as answers:
+        with closing(_answers(schedule, count, cache, run, command, limit)) as answers:
             for answer in answers:
                 _keep(store, summary, answer, pace)
                 left = pace.left(schedule.waiting(), count)
@@ -156,10 +159,10 @@ def _keep(store: Store, summary: Summary, answer: Answer, pace: Pace) -> None:
 
 
 def _answers(
-    schedule: Schedule, count: int, cache: Path | None, run: Run | None, command: Sequence[str]
+    schedule: Schedule, count: int, cache: Path | None, run: Run | None, command: Sequence[str], limit: float | None
 ) -> Generator[Answer, None, None]:
     if run is None:
-        with Workers(count, cache, command) as workers:
+        with Workers(count, cache, command, limit) as workers:
             yield from workers.compute(schedule)
         return
     while (cell := schedule.next(0)) is not None:

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, is_dataclass
 from typing import Any
 
 from simulations.sweeps import comparing
+from simulations.sweeps.cautions import cautions
 from simulations.sweeps.comparing import Dropouts, Gains, Line, Panel
 from simulations.sweeps.metrics import METRICS, Metric
 from simulations.sweeps.reading import Results
@@ -26,6 +27,8 @@ class Summary:
         Gains by institution, and the metric that they are of: that of the comparison where institutions have it, else the AUC.
     dropouts, panels:
         Empty where dropouts, or algorithms, were not varied.
+    cautions:
+        What to know before the figures.
     """
 
     results: Results
@@ -36,6 +39,7 @@ class Summary:
     own: Metric
     dropouts: tuple[Dropouts, ...]
     panels: tuple[Panel, ...]
+    cautions: tuple[str, ...]
 
     def as_tree(self) -> dict[str, Any]:
         """Return it as JSON values: NaN becomes null."""
@@ -45,6 +49,7 @@ class Summary:
             "metric": self.metric.name,
             "seeded": True,
             "cells": {"finished": finished, "asked": asked},
+            "cautions": list(self.cautions),
             "frontier": plain(self.lines),
             "pooled_dp": plain(self.trusted),
             "gains": plain(self.gains),
@@ -63,7 +68,7 @@ def summarise(results: Results, metric: Metric, by: str | None = None) -> Summar
     """
     comparing.check_metric(results, metric)
     lines = comparing.frontier(results, metric, by)
-    own = metric if metric.column in results.institutions else METRICS["auc"]
+    own = metric if metric.own in results.institutions else METRICS["auc"]
     points = comparing.middle(lines)[:MOST_GAINS]
     gains = [comparing.gain_by_institution(results, own, point.group) for point in points]
     return Summary(
@@ -75,6 +80,7 @@ def summarise(results: Results, metric: Metric, by: str | None = None) -> Summar
         own,
         tuple(comparing.cost_of_dropouts(results, metric, by)),
         tuple(comparing.side_by_side(results, metric)),
+        tuple(cautions(results)),
     )
 
 

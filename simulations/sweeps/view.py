@@ -126,8 +126,9 @@ def _short(value: JsonValue) -> str:
 def figures(wanted: Sequence[Cell], stored: Sequence[Stored]) -> list[dict[str, Any]]:
     """Return one row for each setting of a sweep: algorithm, settings, and over its seeds the median of each figure.
 
-    `auc_mean` is the mean of the institutions' own AUCs, with the least and the most of a seed; `auc` is that of everybody's
-    held-out customers in one ranking, where a model that knows its institution's base rate has an advantage.
+    `auc_mean` and `lift_mean` are means of the institutions' own, the first with the least and the most of a seed; `auc` and `lift` are
+    those of everybody's held-out customers in one ranking, where a model that knows its institution's base rate has an advantage.
+    `rounds_failed_in` counts the seeds in which rounds failed.
     """
     by_digest = {one.digest: one for one in stored}
     groups: dict[str, tuple[Cell, list[Stored]]] = {}
@@ -145,7 +146,9 @@ def figures(wanted: Sequence[Cell], stored: Sequence[Stored]) -> list[dict[str, 
             "auc_mean_most": _over(found, "auc_mean", max),
             "auc": _median(found, "auc"),
             "auc_worst": _median(found, "auc_worst"),
+            "lift_mean": _median(found, "lift_mean"),
             "lift": _median(found, "lift"),
+            "rounds_failed_in": sum(value > 0 for value in _values(found, "rounds_failed")),
         }
         for cell, found in groups.values()
     ]
@@ -172,22 +175,30 @@ def show_figures(console: Console, sweep: Sweep, rows: Sequence[dict[str, Any]])
     for heading in ("algorithm", *(path.replace(".", ".\n") for path in paths)):
         widest = max(map(len, heading.split("\n")))
         table.add_column(escape(heading), overflow="fold", min_width=min(widest, _WIDE))
-    for heading in ("seeds", "mean\nAUC", "least", "most", "worst\nplace", "lift\n10%"):
+    for heading in ("seeds", "mean\nAUC", "least", "most", "worst\nplace", "mean\nlift"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows[:_MOST_ROWS]:
         own = row["settings"].get("algorithm") or {fields.KIND: row["algorithm"]}
         words = [setting("algorithm", own), *(setting(path, row["settings"][path]) for path in paths)]
         shown = [_number(row[name]) for name in ("auc_mean", "auc_mean_least", "auc_mean_most", "auc_worst")]
-        table.add_row(*map(escape, words), str(row["seeds"]), *shown, _number(row["lift"], 2))
+        table.add_row(
+            *map(escape, words),
+            str(row["seeds"]) + (" †" if row["rounds_failed_in"] else ""),
+            *shown,
+            _number(row["lift_mean"], 2),
+        )
     console.print(table)
     if len(rows) > _MOST_ROWS:
         console.print(f"and {len(rows) - _MOST_ROWS} more settings; all are in the results")
     console.print(
         "Medians over seeds. Mean AUC: of the institutions' own, on their held-out customers, with the least and the most of a seed; worst "
-        "place: the AUC of the worst institution; lift: of everybody's held-out customers in one ranking. " + CAUTION,
+        "place: the AUC of the worst institution; mean lift: of the institutions' own, among their best-scored 10%. "
+        + CAUTION,
         style="dim",
         soft_wrap=True,
     )
+    if any(row["rounds_failed_in"] for row in rows):
+        console.print("† rounds failed in some of these runs.", style="yellow")
 
 
 def show_one(console: Console, simulation: Simulation, outcome: Outcome) -> None:
@@ -205,7 +216,8 @@ def show_one(console: Console, simulation: Simulation, outcome: Outcome) -> None
     whole = outcome.overall
     blank, heldout, rate = "", _whole(whole.get("heldout")), _number(whole.get("base_rate"))
     auc, mean, lift = (_number(whole.get("auc")), _number(whole.get("auc_mean")), _number(whole.get("lift"), 2))
-    table.add_row("mean of all", *(blank,) * 4, mean, blank, blank, style="bold")
+    own = (mean, _number(whole.get("lift_mean"), 2)) if "lift_mean" in whole else (mean, blank)
+    table.add_row("mean of all", *(blank,) * 4, *own, blank, style="bold")
     table.add_row("in one ranking", *(blank,) * 2, heldout, rate, auc, lift, blank, style="bold")
     console.print(table)
     for line in outcome.warnings:

@@ -7,6 +7,13 @@ from simulations.sweeps.estimates import Estimate
 from simulations.sweeps.metrics import Metric
 from simulations.sweeps.reading import Results
 
+FAILED = "†"
+FAILED_NOTE = f"{FAILED} rounds failed in some of these runs."
+SAME_PLACES = (
+    "Institutions are the same in every run. Which of their customers are held out at random differs by seed, and an institution is "
+    "compared with itself at the same seed."
+)
+
 
 def finished(results: Results) -> str:
     """Say how many of the cells that were asked for are finished."""
@@ -17,10 +24,10 @@ def finished(results: Results) -> str:
 
 
 def span(value: Estimate, metric: Metric, *, signed: bool = False) -> str:
-    """Write an estimate's interval; a dash where fewer than two seeds leave it open."""
+    """Write an estimate's interval; a dash where fewer than three seeds leave it open."""
     return (
         f"{metric.shown(value.low, signed=signed)} to {metric.shown(value.high, signed=signed)}"
-        if value.have > 1
+        if value.bounded
         else "–"
     )
 
@@ -30,11 +37,16 @@ def seeds(value: Estimate) -> str:
     return str(value.of) if value.have == value.of else f"{value.have} of {value.of}"
 
 
+def runs(point: Point) -> str:
+    """Write a point's seeds, marked where rounds failed in some of its runs."""
+    return seeds(point.value) + (f" {FAILED}" if point.troubled else "")
+
+
 def difference_text(value: Estimate | None, metric: Metric, have: int) -> str:
     """Write a difference with half of its interval, and its seeds where they are fewer than the `have` beside it; a dash without any."""
     if value is None or not value.have:
         return "–"
-    half = f" ± {metric.shown((value.high - value.low) / 2)}" if value.have > 1 else ""
+    half = f" ± {metric.shown((value.high - value.low) / 2)}" if value.bounded else ""
     missing = f" ({value.have} seed{'' if value.have == 1 else 's'})" if value.have < have else ""
     return metric.shown(value.value, signed=True) + half + missing
 
@@ -50,7 +62,7 @@ def headlines(lines: Sequence[Line], gains: Sequence[Gains], metric: Metric) -> 
 def _at_middle(line: Line, point: Point, metric: Metric) -> str:
     budget = "without noise" if point.budget == NO_NOISE else f"at ε {point.budget}"
     sentence = f"{line.title}, {budget}: {metric.short} {metric.shown(point.value.value)}"
-    if point.value.have > 1:
+    if point.value.bounded:
         sentence += f" ({span(point.value, metric)})"
     for to, name in ((point.to_alone, "training alone"), (point.to_pooled, "pooled records")):
         if to is not None and to.have:

@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
@@ -25,12 +26,13 @@ from simulations.sweeps.outcome import Outcome, Run, measure
 READY = "ready"
 _STOPPED = 1
 _GRACE_SECONDS = 3.0
+_LAST_LINES = 7
 
 
 def serve(run: Run, source: TextIO, sink: TextIO, cache: Path | None) -> None:
     """Compute what stands in each line of `source`, and write the answer to `sink`, until the source ends.
 
-    Errors for a person are answers. Anything else ends the process, and its last words are on the error output.
+    Errors are answers, of the program too: other cells may do better.
     """
     tasks: queue.SimpleQueue[str | None] = queue.SimpleQueue()
     busy = threading.Event()
@@ -58,14 +60,30 @@ def _listen(source: TextIO, tasks: "queue.SimpleQueue[str | None]", busy: thread
 
 
 def compute(run: Run, task: Mapping[str, Any], cache: Path | None) -> dict[str, Any]:
-    """Compute one cell; return its digest, its seconds, and `outcome` or `error`."""
+    """Compute one cell; return its digest, its seconds, and `outcome` or `error`; CSL-M244 is a fault of the program."""
     start = time.perf_counter()
     try:
         simulation = Simulation.model_validate_json(json.dumps(task["simulation"]))
         answer: dict[str, Any] = {"outcome": Outcome.of(run(simulation, task["seed"], task["engine"], cache)).as_tree()}
     except ConsilienceError as error:
         answer = {"error": error.as_dict()}
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is this cell's: it is told, and the others are computed
+        answer = {"error": _fault(error).as_dict()}
     return {"digest": task["digest"], "seconds": time.perf_counter() - start, **answer}
+
+
+def _fault(error: Exception) -> ConsilienceError:
+    """Say what nobody foresaw: the exception, and the lines where it came from."""
+    traceback.print_exception(error)
+    lines = "".join(traceback.format_exception(error)).strip().splitlines()[-_LAST_LINES:]
+    said = "\n  ".join([type(error).__name__, *lines])
+    if isinstance(error, MemoryError):
+        return ConsilienceError("CSL-M244", f"This cell needs more memory than there is: {said}", "Take fewer workers.")
+    return ConsilienceError(
+        "CSL-M244",
+        f"A fault of the program, not of the study: {said}",
+        "Report it with these lines and the sweep's file.",
+    )
 
 
 def _say(sink: TextIO, answer: Mapping[str, Any]) -> None:

@@ -75,6 +75,7 @@ class _Worker:
         self.number = number
         self.cell: Cell | None = None
         self.ready = False
+        self.late = False
         self._since = 0.0
         self._words: IO[bytes] = tempfile.TemporaryFile()
         self._rest = b""
@@ -111,8 +112,8 @@ class _Worker:
         """Return how long it has been at its cell."""
         return time.perf_counter() - self._since
 
-    def last_words(self) -> str:
-        """Return how it ended, and the last lines of its error output."""
+    def last_words(self) -> tuple[int, str]:
+        """Return its exit code (negative: a signal), and how it ended with the last lines of its error output."""
         try:
             code = self.process.wait(_GRACE_SECONDS)
         except subprocess.TimeoutExpired:  # it closed its end and lives on
@@ -121,7 +122,7 @@ class _Worker:
         size = os.fstat(self._words.fileno()).st_size
         text = os.pread(self._words.fileno(), _LAST_WORDS, max(0, size - _LAST_WORDS)).decode(errors="replace")
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        return "\n  ".join([how, *text.strip().splitlines()[-_LAST_LINES:]])
+        return code, "\n  ".join([how, *text.strip().splitlines()[-_LAST_LINES:]])
 
     def stop(self, sign: signal.Signals) -> None:
         """Send a signal to the process and to what it started."""
@@ -151,10 +152,14 @@ class Workers:
         Folder of fetched data sets.
     command:
         How a worker is started, without its options.
+    limit:
+        Seconds after which a process that is still at its cell is killed, and another takes its place; none if None.
     """
 
-    def __init__(self, count: int, cache: Path | None = None, command: Sequence[str] = COMMAND) -> None:
-        self._count = count
+    def __init__(
+        self, count: int, cache: Path | None = None, command: Sequence[str] = COMMAND, limit: float | None = None
+    ) -> None:
+        self._count, self._limit = count, limit
         self._command = [*command, *(() if cache is None else ("--cache", str(cache)))]
         self._environment = dict(os.environ)
         if count > 1:
@@ -197,7 +202,7 @@ class Workers:
         for number in range(min(self._count, len(schedule))):
             self._start(number)
         while self._living:
-            for key, _ in self._selector.select():
+            for key, _ in self._selector.select(self._end_late()):
                 worker: _Worker = key.data
                 lines = worker.lines()
                 if lines is None:
@@ -205,6 +210,22 @@ class Workers:
                     continue
                 for line in lines:
                     yield from self._heard(worker, json.loads(line), schedule)
+
+    def _end_late(self) -> float | None:
+        """Kill who is at its cell for longer than the limit; return in how many seconds the next one would be, None without a limit."""
+        if self._limit is None:
+            return None
+        soonest = self._limit
+        for worker in self._living.values():
+            if worker.cell is None or worker.late:
+                continue
+            left = self._limit - worker.seconds()
+            if left <= 0:
+                worker.late = True
+                worker.stop(signal.SIGKILL)
+            else:
+                soonest = min(soonest, left)
+        return soonest
 
     def _start(self, number: int) -> None:
         worker = _Worker(number, self._command, self._environment)
@@ -224,7 +245,7 @@ class Workers:
             yield answer_of(cell, tree)
 
     def _died(self, worker: _Worker, schedule: Schedule) -> Iterator[Answer]:
-        words, cell, seconds = worker.last_words(), worker.cell, worker.seconds()
+        (code, words), cell, seconds = worker.last_words(), worker.cell, worker.seconds()
         self._retire(worker)
         if not worker.ready:
             raise ConsilienceError(
@@ -235,12 +256,20 @@ class Workers:
         if len(schedule):
             self._start(worker.number)
         if cell is not None:
-            failure = Failure(
+            yield Answer(cell, seconds, self._failure(worker, code, words))
+
+    def _failure(self, worker: _Worker, code: int, words: str) -> Failure:
+        """Say why a process died with its cell."""
+        if worker.late:
+            return Failure(
                 "CSL-M241",
-                f"The process that computed this cell died: {words}",
-                "Look at its last words (SIGKILL often means that memory ran out); take fewer workers, and run the command again.",
+                f"The process that computed this cell was ended: it took longer than the limit of {self._limit:g} seconds.",
+                "Raise the limit, or take a smaller study.",
             )
-            yield Answer(cell, seconds, failure)
+        advice = "Look at its last words."
+        if code == -signal.SIGKILL:
+            advice = "Memory probably ran out, unless somebody ended it: take fewer workers or fewer customers."
+        return Failure("CSL-M241", f"The process that computed this cell died: {words}", advice)
 
     def _retire(self, worker: _Worker) -> None:
         self._selector.unregister(worker.answers)

@@ -14,7 +14,10 @@ from simulations.engines.draws import drawn
 from simulations.engines.work import Integers
 
 _GROUPS = 8  # at least so many, where there is work enough: for as many threads
-_WORTH, _SMALLEST = 1 << 18, 3  # float32 values and institutions in a group at least, for that aim: every operation has its price
+_WORTH, _SMALLEST = (
+    1 << 18,
+    3,
+)  # float32 values and institutions in a group at least, for that aim: every operation has its price
 _DRAWN = 1 << 23  # customers times steps that are drawn in one piece
 _PADDING = 1 << 16  # float32 values of padding in a group: about what one more group costs
 

@@ -45,3 +45,10 @@ def test_as_many_lie_as_are_asked_for_and_a_seed_repeats(institutions, count, se
     assert first.poisoner.sum() == min(count, institutions)
     assert (first.present == again.present).all() and (first.duration == again.duration).all()
     assert np.isfinite(first.duration).all()
+
+
+def test_who_is_late_has_computed_and_who_drops_out_or_is_lost_has_not():
+    late = attendance(Faults(stragglers=1.5, deadline=1.0), 50, 40, 4)
+    assert late.computed.all() and 0.3 < late.present.mean() < 0.7
+    away = attendance(Faults(dropout=0.3, lost=0.4), 50, 40, 4)
+    assert (away.computed == away.present).all() and not away.computed.all()

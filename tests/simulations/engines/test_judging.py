@@ -29,6 +29,7 @@ def test_figures_overall_and_by_institution():
     assert judged.overall["auc_mean"] == 0.625
     assert judged.overall["auc_worst"] == 0.5
     assert judged.overall["base_rate"] == 0.5
+    assert judged.overall["lift_mean"] == np.mean([part["lift_10"] for part in judged.by_institution]) == 1.0
     assert judged.overall["lift"] == judged.overall["lift_10"] == 0.0  # the one best score is a zero
     assert judged.overall["log_loss"] == pytest.approx(log_loss(labels, 1.0 / (1.0 + np.exp(-logits))))
 
@@ -43,3 +44,11 @@ def test_one_class_and_no_rows_have_no_auc_and_do_not_spoil_the_means():
 
 def test_extreme_logits_give_finite_losses():
     assert judge(rows([1, 0], [0, 2]), np.array([-1e9, 1e9])).overall["log_loss"] == pytest.approx(30.0)
+
+
+def test_without_a_model_there_are_no_figures_of_one():
+    judged = judge(rows([1, 0, 1, 0], [0, 2, 4]), np.array([1.0, 0.0, np.nan, np.nan]))
+    assert judged.by_institution[0]["auc"] == 1.0
+    for figures in (judged.overall, judged.by_institution[1]):
+        assert all(math.isnan(figures[name]) for name in ("auc", "log_loss", "lift_01", "lift_10"))
+        assert figures["base_rate"] == 0.5

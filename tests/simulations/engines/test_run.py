@@ -7,6 +7,8 @@ import pandas as pd
 import pytest
 
 from federation.errors import DocumentError
+from simulations import analysis
+from simulations.engines.judging import log_loss
 from simulations.engines.registry import NAMES, engine_of
 from simulations.engines.run import run
 from simulations.engines.simulation import (
@@ -21,13 +23,14 @@ from simulations.engines.simulation import (
     Poisoners,
     Pooled,
     PooledDP,
+    PopulationData,
     Privacy,
     Scaffold,
     Simulation,
     TableData,
 )
 from simulations.engines.vectorized import Vectorized
-from tests.simulations.engines.problems import CONTRACT, MLP
+from tests.simulations.engines.problems import ADDITIVE, CONTRACT, MLP, rows
 
 
 @pytest.fixture(scope="module")
@@ -146,3 +149,100 @@ def test_engines_go_by_their_names():
     with pytest.raises(DocumentError, match="vectorized") as caught:
         engine_of("fast")
     assert caught.value.code == "CSL-M262"
+
+
+def test_one_place_reports_everybodys_own_epsilon(table):
+    result = simulated(table, PooledDP(kind="pooled_dp"), privacy=Privacy(epsilon=(0.5, 4.0)))
+    strict = simulated(table, PooledDP(kind="pooled_dp"), privacy=Privacy(epsilon=0.5))
+    assert [row["epsilon"] for row in result.institutions] == [0.5, 4.0, 0.5, 4.0, 0.5]
+    assert result.overall["rounds"] == result.overall["client_steps"] == 32.0
+    assert result.overall["auc"] != strict.overall["auc"]
+
+
+@pytest.mark.parametrize("personal", [None, Personal(steps=5)])
+def test_no_descent_round_is_no_model_and_is_said(table, personal):
+    late = Faults(stragglers=0.1, deadline=1e-3)
+    result = simulated(table, FedSGD(), faults=late, personal=personal)
+    assert all(math.isnan(result.overall[name]) for name in ("auc", "lift", "log_loss", "auc_mean"))
+    assert all(math.isnan(float(str(row["auc"]))) for row in result.institutions)
+    assert any("there is no model" in said for said in result.warnings)
+    assert not any("one class" in said for said in result.warnings)
+    assert result.overall["client_steps"] == 5 * 32
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "changes", "said"),
+    [
+        (Alone(kind="alone"), {"rounds": 9, "personal": Personal()}, "alone does not read personal, rounds:"),
+        (Pooled(kind="pooled"), {"clip": 1.0, "faults": Faults(dropout=0.1)}, "pooled does not read faults, clip:"),
+        (PooledDP(kind="pooled_dp"), {"personal": Personal()}, "pooled_dp does not read personal:"),
+        (PooledDP(kind="pooled_dp"), {"rounds": 12}, "12 rounds are fewer than half of the 32"),
+        (FedAvg(kind="fedavg", server="fedadam"), {"rounds": 29}, "29 rounds are fewer than half of the 60"),
+    ],
+)
+def test_settings_that_do_nothing_or_too_little_are_said(table, algorithm, changes, said):
+    assert sum(said in warning for warning in simulated(table, algorithm, **changes).warnings) == 1
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "changes"),
+    [
+        (Alone(kind="alone"), {}),
+        (PooledDP(kind="pooled_dp"), {"rounds": 20, "clip": 1.0}),
+        (FedAvg(kind="fedavg", server="fedadam"), {"rounds": 30}),
+    ],
+)
+def test_settings_that_do_something_are_not_warned_of(table, algorithm, changes):
+    assert simulated(table, algorithm, **changes).warnings == ()
+
+
+def _noisy(size, seed):
+    """Rows of a small institution, with three labels in ten swapped."""
+    given = rows(ADDITIVE, (size,), seed)
+    labels = given.labels.numpy().astype(np.float64)
+    return given.dense.numpy(), np.where(np.random.default_rng(seed).random(size) < 0.3, 1.0 - labels, labels)
+
+
+def test_a_chosen_penalty_is_better_than_a_fixed_one_on_noisy_rows():
+    held, labels = _noisy(6_000, 99)
+
+    def loss(x, y, strength):
+        return log_loss(labels, analysis.logits(analysis.fit_rows(x, y, strength), held))
+
+    gains = []
+    for seed in range(10):
+        x, y = _noisy(100, seed + 10)
+        chosen = analysis.choose_strength(x, y, np.random.default_rng(seed))
+        gains.append(loss(x, y, 1.0) - loss(x, y, chosen))
+    assert np.mean(gains) > 0.0 and min(gains) > -0.03
+
+
+def test_a_penalty_is_the_strongest_where_nothing_can_be_chosen_and_weak_where_much_is_known():
+    x, y = _noisy(30, 1)
+    few = np.zeros(30)
+    few[3] = 1.0
+    assert analysis.choose_strength(x, few, np.random.default_rng(1)) == 0.01
+    given = rows(ADDITIVE, (6_000,), 3)
+    many = given.labels.numpy().astype(np.float64)
+    assert analysis.choose_strength(given.dense.numpy(), many, np.random.default_rng(1)) > 0.01
+
+
+def test_networks_stop_before_they_learn_noise_by_heart(table):
+    """Against three hundred steps for all, as the longest on offer, on the same rows."""
+    partners = Partners(by=Dealt(kind="dealt"), count=20)
+    chosen = simulated(table, Alone(kind="alone"), model=MLP, partners=partners).overall
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("simulations.engines.run._REFERENCE_STEPS", (300,))
+        longest = simulated(table, Alone(kind="alone"), model=MLP, partners=partners).overall
+    assert chosen["log_loss"] < longest["log_loss"]
+    assert chosen["auc_mean"] > longest["auc_mean"] - 0.01
+
+
+def test_people_at_several_institutions_are_said_to_spend_more_than_once():
+    data = PopulationData(kind="population", customers=3_000, institutions=4, overlap=0.4)
+    simulation = Simulation(name="twice", data=data)
+    assert any("customers of several institutions" in said for said in run(simulation, 1, Vectorized()).warnings)
+    apart = simulation.model_copy(update={"data": data.model_copy(update={"overlap": 0.0})})
+    assert not any("several institutions" in said for said in run(apart, 1, Vectorized()).warnings)
+    noiseless = simulation.model_copy(update={"algorithm": Pooled(kind="pooled")})
+    assert not any("several institutions" in said for said in run(noiseless, 1, Vectorized()).warnings)

@@ -11,9 +11,18 @@ from federation.errors import DocumentError
 from federation.study import HashHoldout, StudyDraft
 from privacy.accounting import epsilon as epsilon_of
 from privacy.events import SubsampledGaussian
+from server.recipe import NOISE_IN_WEIGHTS, tail_coefficients
 from simulations import shared
-from simulations.engines.simulation import FedAvg, FedSGD, Privacy, Scaffold, Simulation
-from simulations.engines.terms import find_terms, noise_multiplier
+from simulations.engines.simulation import FedAvg, FedSGD, PooledDP, Privacy, Scaffold, Simulation
+from simulations.engines.terms import (
+    _calibrated,
+    find_terms,
+    impulse,
+    noise_multiplier,
+    plain_rate,
+    plain_rounds,
+    rule_rounds,
+)
 from simulations.quality import Party, prepare
 from simulations.quality import Trial as Studied
 from tests.simulations.engines.problems import ADDITIVE, CONTRACT, MLP, job
@@ -134,9 +143,9 @@ def test_factors_give_means_over_those_who_answered():
 
 
 def test_local_steps_share_the_budget_of_all_steps():
-    several = found(FedAvg(kind="fedavg", steps=5, server="average"))
-    assert several.plan.rounds * 5 == several.plan.steps == 30
-    assert several.sigma[0] == pytest.approx(noise_multiplier(1.0, float(DELTA[0]), 0.3, 30))
+    several = found(FedAvg(kind="fedavg", steps=5))
+    assert (several.plan.rounds, several.plan.steps) == (8, 40)  # two probes, and thirty steps in rounds of five
+    assert several.sigma[0] == pytest.approx(noise_multiplier(1.0, float(DELTA[0]), 0.3, 40))
     assert found(Scaffold(kind="scaffold")).plan.probes == 0
     assert found(FedSGD(), model=MLP).plan.probes == 0
 
@@ -156,3 +165,81 @@ def test_what_does_not_fit_together_is_refused(algorithm, changes, said):
     with pytest.raises(DocumentError, match=said) as caught:
         found(algorithm, **changes)
     assert caught.value.code == "CSL-M260"
+
+
+def test_records_in_one_place_have_the_noise_of_one_institution_that_holds_them_all():
+    """Equal sizes and budgets: nothing but where the records lie differs, in the descent as in the probes."""
+    sizes = np.full(4, 2_500, dtype=np.int64)
+    delta = 1.0 / (100.0 * sizes)
+    ours = find_terms(BASE, PooledDP(kind="pooled_dp"), sizes, delta, WIDTH)
+    one = find_terms(BASE, FedSGD(), np.array([10_000]), delta[:1], WIDTH)
+    assert ours.plan == one.plan and ours.quorum == 1
+    assert ours.tuning.noise == pytest.approx(one.tuning.noise, rel=1e-12)
+    assert ours.tuning.probe_noise == pytest.approx(one.tuning.probe_noise, rel=1e-12)
+    assert ours.clip == pytest.approx(np.full(4, one.clip[0]))
+
+
+def test_records_in_one_place_keep_every_customers_own_budget():
+    """The noise of all together is sigma_i times what a customer of institution i may add to the sum, for each of them."""
+    terms = found(PooledDP(kind="pooled_dp"), (0.5, 1.0, 4.0))
+    for noise, part in (
+        (terms.weight * terms.noise, terms.weight * terms.clip),
+        (terms.probe_weight * terms.probe_noise, terms.probe_weight * terms.probe_clip),
+    ):
+        assert terms.sigma * part == pytest.approx(np.full(4, np.linalg.norm(noise)))
+    assert terms.clip[0] < 0.5 * terms.clip[2]
+
+
+def test_deltas_that_are_rounded_alike_are_priced_once():
+    _calibrated.cache_clear()
+    for delta in np.linspace(1.01e-6, 1.3e-6, 20):
+        noise_multiplier(1.0, float(delta), 0.3, 32)
+    assert _calibrated.cache_info().misses == 1
+
+
+@given(st.integers(1, 12), st.sampled_from([0.0, 0.5, 0.9]), st.booleans())
+def test_an_impulse_is_what_local_steps_do(steps, momentum, tail):
+    change = np.zeros(steps)
+    for place in range(steps):
+        velocity = weight = 0.0
+        path = []
+        for step in range(steps):
+            velocity = momentum * velocity + (step == place)
+            weight += velocity
+            path.append(weight)
+        change[place] = np.mean(path[steps // 2 :]) if tail else weight
+    assert impulse(steps, momentum, tail) == pytest.approx(change)
+
+
+def test_an_impulse_without_momentum_is_the_products():
+    assert impulse(5, 0.0, True) == pytest.approx(tail_coefficients(5))
+
+
+@pytest.mark.parametrize("kind", ["average", "fedavgm"])
+@pytest.mark.parametrize("noise", [0.05, 0.2, 1.0])
+def test_a_plain_servers_noise_in_weights_is_bounded(kind, noise):
+    """Played: rounds of noise alone, through the momentum of the server; it may not exceed the bound, and reaches it once it decides."""
+    parts, rounds = impulse(3, 0.0, True), plain_rounds(kind, True)
+    rate, _ = plain_rate("linear", kind, rounds, noise, parts)
+    draw = np.random.default_rng(1)
+    keep, velocity, weights = (0.9 if kind == "fedavgm" else 0.0), np.zeros(2_000), np.zeros(2_000)
+    for _ in range(rounds):
+        velocity = keep * velocity + rate * noise * (draw.standard_normal((2_000, 3)) @ parts)
+        weights += velocity
+    assert weights.std() < 1.1 * NOISE_IN_WEIGHTS
+    longest, _ = plain_rate("linear", kind, rounds, 0.0, parts)
+    assert rate < longest and weights.std() > 0.6 * NOISE_IN_WEIGHTS
+
+
+def test_adams_own_rate_falls_where_there_is_noise():
+    parts = impulse(2, 0.0, True)
+    assert plain_rate("linear", "fedadam", 120, 0.0, parts)[1] == 1.0
+    assert plain_rate("linear", "fedadam", 60, 0.01, parts)[1] == pytest.approx(NOISE_IN_WEIGHTS / (0.1 * 60**0.5))
+
+
+def test_the_rule_takes_more_rounds_for_servers_that_measure_nothing():
+    average = FedAvg(kind="fedavg", server="average")
+    assert rule_rounds(BASE, FedSGD(), SIZES, WIDTH) == 32
+    assert rule_rounds(BASE, average, SIZES, WIDTH) == found(average).plan.rounds >= 60
+    assert found(average, None).plan.rounds >= 100
+    assert found(Scaffold(kind="scaffold"), None).plan.rounds >= 100

@@ -41,7 +41,7 @@ def keys(rows: Rows) -> list[bytes]:
 def test_rows_are_the_institutions_own_encoding(model: Model, lacking: Lacking | None) -> None:
     partners = Partners(by=DEALT, count=6, heldout_by="time", lacking=lacking)
     seated = seat(SOME, partners, model, 3)
-    institutions = partition(SOME, partners, 3)
+    institutions = partition(SOME, partners, partners.seed)
     assert seated.names == institutions.names
     assert lacking is None or {len(lacks) for lacks in seated.lacks} == {0, 2}
     for place, rows in enumerate(institutions.rows):
@@ -122,7 +122,7 @@ def test_other_customers_or_another_model_are_another_seat() -> None:
 @pytest.mark.parametrize("count", [1, 12])
 def test_somebody_always_has_the_columns(share: float, count: int) -> None:
     partners = Partners(by=DEALT, count=count, lacking=Lacking(columns=("job", "spend"), share=share))
-    lacks = [seat(SOME, partners, MODELS[2], seed).lacks for seed in range(20)]
+    lacks = [seat(SOME, partners.model_copy(update={"seed": seed}), MODELS[2], 1).lacks for seed in range(20)]
     assert all(() in found for found in lacks)
     assert {len(one) for found in lacks for one in found} <= {0, 2}
     mean = np.mean([[bool(one) for one in found] for found in lacks])

@@ -165,6 +165,7 @@ def test_a_population_gives_customers_of_one_kind(of: str) -> None:
     assert found.contract.label.name == "churned"
     assert {"subscribed", "responded", "arm"} <= set(found.extra)
     assert not {"person", "customer", "churned"} & set(found.extra)
+    assert found.person is not None and len(found.person) == len(found) > len(set(found.person)) == 600
     assert sorted(found.time) == list(range(len(found))) and len(found) >= 600
     other = load(data.model_copy(update={"label": "subscribed"}))
     assert np.array_equal(other.labels, found.extra["subscribed"])
@@ -235,6 +236,45 @@ def test_a_table_that_does_not_fit_is_refused(tmp_path: Path, text: str | bytes,
     assert error.code == code
     assert says in error.cause
     assert isinstance(error, DataError)
+
+
+@pytest.mark.parametrize("kept", [0.5, 0.98])
+def test_a_compressed_table_that_was_cut_short_is_refused(tmp_path: Path, kept: float) -> None:
+    draw = np.random.default_rng(1)
+    whole = gzip.compress(("age,loan,bought\n" + "".join(f"{age},1,0\n" for age in draw.uniform(0, 90, 3000))).encode())
+    assert len(load(written(tmp_path, whole, "table.csv.gz"))) == 3000
+    error = refused(written(tmp_path, whole[: int(kept * len(whole))], "table.csv.gz"))
+    assert error.code == "CSL-M220" and "table.csv.gz cannot be read" in error.cause
+    harmed = bytearray(whole)
+    harmed[len(whole) // 2 : len(whole) // 2 + 40] = bytes(40)
+    assert refused(written(tmp_path, bytes(harmed), "table.csv.gz")).code == "CSL-M220"
+
+
+def test_lists_and_records_are_passed_over_unless_they_are_asked_for(tmp_path: Path) -> None:
+    data = written(tmp_path, ROWS, institution="house")
+    frame = pd.read_csv(tmp_path / "table.csv").assign(bag=[[1], [], [2, 3]], home=[{"a": 1}, {"a": 2}, {"a": 3}])
+    frame.to_parquet(tmp_path / "table.parquet")
+    data = data.model_copy(update={"path": str(tmp_path / "table.parquet")})
+    assert {"town", "when"} >= set(load(data).extra) >= {"town"}
+    for asked in ({"institution": "bag"}, {"time": "bag"}, {"institution": "home"}):
+        error = refused(data.model_copy(update=asked))
+        assert error.code == "CSL-M223" and f"lists or records in {next(iter(asked.values()))}." in error.cause
+    for name in ("age", "job", "bought"):  # required, optional, the label
+        frame.assign(**{name: frame["bag"]}).to_parquet(tmp_path / "table.parquet")
+        error = refused(data)
+        assert error.code == "CSL-M223" and f"lists or records in {name}." in error.cause
+
+
+def test_a_contract_that_changed_is_read_again(cache: Path, tmp_path: Path) -> None:
+    configs = tmp_path / "configs"
+    (configs / "contracts").mkdir(parents=True)
+    path = configs / "contracts" / "bank_campaign.yaml"
+    text = (CONFIGS / "contracts" / "bank_campaign.yaml").read_text()
+    path.write_text(text)
+    first = load(PublicData(), cache, configs)
+    path.write_text(text.replace("version: 1", "version: 2"))
+    os.utime(path, ns=(1, 1))
+    assert (first.contract.version, load(PublicData(), cache, configs).contract.version) == (1, 2)
 
 
 def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:

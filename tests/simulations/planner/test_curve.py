@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from simulations.planner.curve import BELOW, BEYOND, crossing, first_reached, fitted
 
@@ -77,15 +78,50 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say(seeds: int, common:
     assert held < repetitions
 
 
-def test_one_seed_gives_an_answer_and_no_interval() -> None:
-    found = crossing(margins(np.random.default_rng(1), 1, 0.001, 0.0))
-    assert (found.low, found.high) == (None, None)
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_few_seeds_give_an_answer_and_no_interval(seeds: int) -> None:
+    found = crossing(margins(np.random.default_rng(1), seeds, 0.001, 0.0))
+    assert (found.low, found.high, found.most) == (None, None, None)
     assert 1.0 < found.epsilon < 2.0
+
+
+@pytest.mark.parametrize(("seeds", "common"), [(3, 0.5), (5, 0.0), (5, 0.9)])
+def test_most_single_studies_reach_the_target_where_it_is_said(seeds: int, common: float) -> None:
+    spread, reach = 0.005, []
+    for repetition in range(60):
+        found = crossing(margins(np.random.default_rng([seeds, repetition, 7]), seeds, spread, common))
+        assert found.most is not None and found.most >= found.epsilon
+        epsilon = min(max(found.most, GRID[0]), 100.0)
+        reach.append(stats.norm.cdf((0.79 - 0.08 / (1 + epsilon) - TARGET) / spread))
+    # Over the seeds of the plan about 80%; where the mean crosses it would be about half.
+    assert 0.7 <= np.mean(reach) <= 0.87
+
+
+def test_without_spread_both_answers_are_one() -> None:
+    found = crossing(margins(np.random.default_rng(0), 5, 0.0, 0.0))
+    assert found.most == pytest.approx(found.epsilon)
+
+
+def test_seeds_that_are_not_at_both_epsilons_beside_the_answer_give_no_interval() -> None:
+    runs = margins(np.random.default_rng(4), 6, 0.002, 0.5)
+    runs[1.0] = {seed: runs[1.0][seed] for seed in (0, 1, 2)}
+    runs[2.0] = {seed: runs[2.0][seed] for seed in (2, 3, 4, 5)}
+    found = crossing(runs)
+    assert found.bracket == (1.0, 2.0)
+    assert (found.low, found.high) == (None, None)
+
+
+def test_only_seeds_at_both_epsilons_beside_the_answer_are_used() -> None:
+    runs = margins(np.random.default_rng(5), 6, 0.002, 0.5)
+    paired = {epsilon: {seed: by_seed[seed] for seed in range(4)} for epsilon, by_seed in runs.items()}
+    runs[2.0] = dict(paired[2.0])
+    runs[1.0][5] = -1.0  # there alone
+    assert crossing(runs) == crossing(paired)
 
 
 def test_seeds_that_are_missing_are_left_out_and_an_empty_epsilon_too() -> None:
     runs = margins(np.random.default_rng(2), 5, 0.002, 0.5)
-    runs[1.0] = {0: runs[1.0][0]}
+    runs[1.0] = {seed: runs[1.0][seed] for seed in range(3)}
     runs[2.0] = {}
     found = crossing(runs)
     assert found.bracket == (1.0, 5.0)

@@ -115,7 +115,8 @@ def test_what_is_not_reached_and_what_is_reached_at_once(bench: Bench) -> None:
     never, at_once = bench.plan("auc >= 0.9", "auc >= 0.6").answers
     assert "not reached by ε 10" in sentence(never) and never.best.epsilon == 10.0
     assert "smallest epsilon looked at, 0.1" in sentence(at_once)
-    assert "Each institution alone reaches it too" in sentence(at_once)
+    assert "12 of 12 institutions reach it alone" in sentence(at_once)
+    assert "None of 12 institutions reach it alone" in sentence(never)
     assert len(never.steps) == len(at_once.steps) == len(GRID)
 
 
@@ -142,7 +143,46 @@ def test_failed_cells_are_counted_and_shown() -> None:
     assert plan.failed == 1
     step = next(step for step in plan.answers[0].steps if step.epsilon == 0.6)
     assert step.value.seeds == "3 of 4 seeds"
-    assert "3 of 4" in render(plan, "again")
+    assert "3 (1 missing)" in render(plan, "again")
+
+
+def test_an_epsilon_without_any_run_is_named_and_not_taken_for_looked_at() -> None:
+    bench = Bench(None, lambda simulation, seed: simulation.privacy.epsilon in {0.1, 10.0})
+    never, at_once = bench.plan("auc >= 0.9", "auc >= 0.6").answers
+    assert "not reached by ε 3;" in sentence(never) and "No run at ε 0.1, 10 gave a figure." in sentence(never)
+    assert "smallest epsilon looked at, 0.6" in sentence(at_once)
+    assert "–" in render(Plan(made.study(), 4, "vectorized", (never,), 0, 0, ()), "again")
+
+
+def test_institutions_are_counted_by_their_own_figures(bench: Bench) -> None:
+    # Alone, house p has 0.7 + 0.004 p on average: the mean of all says nothing of how many reach 0.72.
+    plan = bench.plan("auc >= 0.72", "auc_ranking >= 0.72", "auc >= pooled - 0.1", seeds=12)
+    own, ranked, from_reference = (answer.by_themselves for answer in plan.answers)
+    assert ranked is None and from_reference is None
+    assert own is not None and own[1] == made.INSTITUTIONS
+    assert 4 <= own[0] <= 9
+
+
+def test_the_proposal_is_for_most_single_studies_and_says_how_many_reached_it(bench: Bench) -> None:
+    (answer,) = bench.plan("auc >= 0.757", seeds=6).answers
+    assert answer.found.most is not None and answer.found.most > answer.found.epsilon
+    assert "On average" in sentence(answer) and "80% of single studies" in sentence(answer)
+    reaching = [step.reaching for step in answer.steps]
+    assert reaching[0] == 0 and reaching[-1] == 6
+    assert "6 of 6" in render(Plan(made.study(), 6, "vectorized", (answer,), 0, 0, ("A caution.",)), "again")
+
+
+def test_two_seeds_give_no_interval_and_no_proposal(bench: Bench) -> None:
+    plan = bench.plan("auc >= 0.757", seeds=2)
+    assert "no interval" in sentence(plan.answers[0]) and "propose" not in sentence(plan.answers[0])
+
+
+@pytest.mark.parametrize("partners", [200_000, 0])
+def test_partners_that_cannot_be_are_refused(partners: int) -> None:
+    with pytest.raises(DocumentError, match=r"partners\.count") as caught:
+        command.with_partners(made.study(), partners)
+    assert caught.value.code == "CSL-M257"
+    assert command.with_partners(made.study(), 16).partners.count == 16
 
 
 def test_when_all_fails_the_first_reason_is_said() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from simulations.engines.simulation import Simulation
 from simulations.sweeps import worker
-from tests.simulations.sweeps.samples import DIES, MadeUp, made_up
+from tests.simulations.sweeps.samples import DIES, HANGS, LEAVES, MadeUp, made_up
 
 
 def run(simulation: Simulation, seed: int, engine: str, cache: Path | None) -> MadeUp:
@@ -18,6 +18,10 @@ def run(simulation: Simulation, seed: int, engine: str, cache: Path | None) -> M
     if simulation.clip == DIES:
         print("my last words", file=sys.stderr, flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
+    if simulation.clip == LEAVES:
+        os._exit(3)
+    if simulation.clip == HANGS:
+        time.sleep(600)
     found = made_up(simulation, seed, engine, cache)
     with open(os.environ["FAKE_LOG"], "a") as log:
         log.write(f"{os.getpid()} {seed} {simulation.partners.count} {simulation.privacy.epsilon}\n")

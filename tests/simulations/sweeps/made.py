@@ -64,6 +64,7 @@ def found(simulation: Simulation, seed: int, engine: str = "vectorized", spread:
     overall = {
         "auc": auc,
         "lift": 1.0 + 5 * (auc - 0.5),
+        "lift_mean": 1.0 + 5 * (auc - 0.5),
         "log_loss": 1.0 - auc,
         "auc_mean": auc,
         "auc_worst": auc - 0.1,

@@ -8,8 +8,8 @@ from federation.errors import DataError
 from simulations.engines.simulation import Simulation
 from simulations.sweeps.document import Sweep
 
-DIES, REFUSES, FAULTY = 13.0, 14.0, 15.0
-"""Clips at which the made-up simulation kills its process, raises an error for a person, and any other error."""
+DIES, REFUSES, FAULTY, LEAVES, HANGS = 13.0, 14.0, 15.0, 16.0, 17.0
+"""Clips at which the made-up simulation kills its process, raises an error for a person or any other error, ends its process, hangs."""
 
 SMALL = """
 name: small

@@ -10,7 +10,6 @@ from federation.errors import DocumentError, IntegrityError, StorageError
 from simulations.engines.simulation import Simulation
 from simulations.sweeps.comparing import (
     Gains,
-    between,
     check_metric,
     cost_of_dropouts,
     frontier,
@@ -19,9 +18,11 @@ from simulations.sweeps.comparing import (
     pooled_private,
     side_by_side,
 )
+from simulations.sweeps.document import cells
 from simulations.sweeps.estimates import Estimate, difference, mean
+from simulations.sweeps.matching import between
 from simulations.sweeps.metrics import metric_of
-from simulations.sweeps.reading import read
+from simulations.sweeps.reading import Row, gather, read
 from simulations.sweeps.running import run_sweep
 from simulations.sweeps.store import Store
 from simulations.sweeps.summary import plain, summarise
@@ -29,7 +30,7 @@ from tests.simulations.sweeps import made
 
 AUC, LOSS = metric_of("auc"), metric_of("log_loss")
 GRID = [0.1, 1.0, 10.0]
-values = st.lists(st.floats(-100, 100), min_size=2, max_size=12)
+values = st.lists(st.floats(-100, 100), min_size=3, max_size=12)
 
 
 def test_intervals_hold_the_mean_about_as_often_as_they_say() -> None:
@@ -62,8 +63,38 @@ def test_missing_seeds_are_left_out_and_counted() -> None:
     found = mean([1.0, math.nan, 3.0], 5)
     assert (found.value, found.have, found.of, found.seeds) == (2.0, 2, 5, "2 of 5 seeds")
     assert math.isnan(mean([1.0], 1).low)
+    assert math.isnan(mean([1.0, 3.0], 2).low) and mean([1.0, 3.0], 2).value == 2.0
+    assert not mean([1.0, 3.0], 2).bounded and mean([1.0, 2.0, 3.0], 3).bounded
     assert math.isnan(mean([], 3).value)
     assert difference({1: 2.0, 2: 3.0}, {2: 1.0, 3: 9.0}, 3).have == 1
+
+
+@given(st.lists(st.floats(0, 1), min_size=3, max_size=12))
+def test_intervals_stay_where_a_metric_can_be(numbers: list[float]) -> None:
+    free, cut = mean(numbers, len(numbers)), mean(numbers, len(numbers), within=(0.0, 1.0))
+    assert 0.0 <= cut.low <= cut.value <= cut.high <= 1.0
+    assert cut.low == max(free.low, 0.0) and cut.high == min(free.high, 1.0)
+
+
+def test_the_auc_is_the_mean_over_institutions_and_the_ranking_is_another_metric() -> None:
+    results = made.results(made.sweep({"privacy.epsilon": GRID}, seeds=3))
+    results.cells["auc"] = results.cells["auc_mean"] - 0.2
+    assert metric_of("auc_mean") is AUC
+    (plainly,), (ranked,) = (frontier(results, metric_of(name)) for name in ("auc", "auc_ranking"))
+    for mean_, one in zip(plainly.points, ranked.points, strict=True):
+        assert mean_.value.value - one.value.value == pytest.approx(0.2)
+
+
+def test_the_mean_lift_is_counted_from_institutions_where_a_run_did_not() -> None:
+    (cell, *_) = cells(made.sweep({"privacy.epsilon": [1.0]}, seeds=1))
+    places = [{"name": name, "declared": 100, "lift": lift} for name, lift in (("a", 1.0), ("b", 4.0), ("c", None))]
+
+    def lift(overall: dict[str, float]) -> float:
+        row = Row(cell.digest, cell.simulation, cell.seed, cell.engine, overall, places)
+        return float(gather("made", "Made", [row], (), "again").cells["lift_mean"].iloc[0])
+
+    assert lift({"lift": 9.0}) == 2.5
+    assert lift({"lift": 9.0, "lift_mean": 3.0}) == 3.0
 
 
 def test_the_frontier_finds_the_truth_of_every_setting() -> None:
@@ -136,6 +167,40 @@ def test_budgets_that_differ_by_institution_are_not_taken_for_no_noise() -> None
         (None, "0.5 / 2"),
         (None, "no noise"),
     ]
+
+
+def test_one_trusted_party_stands_beside_the_same_budget_only() -> None:
+    over = {"privacy.epsilon": [[0.5, 2.0], [1.0, 4.0], None], "algorithm": [{"kind": "fedsgd"}, {"kind": "fedavg"}]}
+    results = made.results(made.sweep(over, seeds=3, pooled_dp=True))
+    found = {
+        panel.title: [name for name, _ in panel.rows].count("pooled, with the budget")
+        for panel in side_by_side(results, AUC)
+    }
+    assert found["ε 0.5 / 2"] == found["ε 1 / 4"] == 1
+
+
+def test_several_budgets_come_before_no_noise() -> None:
+    for grid in ([None, [0.5, 2.0]], [[0.5, 2.0], None]):
+        (line,) = frontier(made.results(made.sweep({"privacy.epsilon": grid}, seeds=3)), AUC)
+        assert [point.budget for point in line.points] == ["0.5 / 2", "no noise"]
+        assert [point.budget for point in middle([line])] == ["0.5 / 2"]
+
+
+def test_other_partners_are_never_mixed_under_one_name() -> None:
+    results = made.results(made.sweep({"partners.seed": [1, 2], "privacy.epsilon": [1.0]}, seeds=3))
+    moved = results.cells.loc[results.cells["partners.seed"] == "2", "digest"]
+    results.institutions.loc[results.institutions["digest"].isin(moved), "auc"] += 100.0
+    lines = frontier(results, AUC)
+    assert len({line.ground for line in lines}) == len(lines) == 2
+    for line in lines:
+        for row in gain_by_institution(results, AUC, line.points[0].group).rows:
+            assert row.federated.have == row.alone.have == 3
+            assert abs(row.gain.value) < 1.0
+
+
+def test_settings_that_differ_little_are_told_apart() -> None:
+    results = made.results(made.sweep({"clip": [1.0000001, 1.0000002], "privacy.epsilon": [1.0]}, seeds=1))
+    assert len({line.title for line in frontier(results, AUC)}) == 2
 
 
 def gains(metric: str = "auc") -> Gains:

@@ -84,9 +84,14 @@ def test_failed_cells_are_said_and_tried_again(tmp_path):
     assert (again.present, len(again.failed)) == (6, 6)
 
 
-def test_a_program_s_fault_is_not_hidden(tmp_path):
-    with pytest.raises(RuntimeError):
-        run_sweep(parse(SMALL.replace("study: {", f"study: {{clip: {FAULTY}, ")), tmp_path, run=made_up)
+def test_a_program_s_fault_is_not_hidden_and_the_others_are_computed(tmp_path):
+    sweep = parse(SMALL.replace("partners.count: [2, 3]", f"clip: [{FAULTY}, 1.0]"))
+    summary = run_sweep(sweep, tmp_path, run=made_up)
+    assert (summary.computed, len(summary.failed)) == (6, 6)
+    with pytest.raises(
+        DataError, match=r"CSL-M242(?s:.*)CSL-M244 A fault of the program(?s:.*)RuntimeError: made-up fault"
+    ):
+        summary.raise_failures()
 
 
 def test_what_does_not_fit_is_said_before_anything_is_written(tmp_path):

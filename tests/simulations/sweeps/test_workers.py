@@ -13,7 +13,7 @@ from simulations.sweeps.outcome import Outcome, plain
 from simulations.sweeps.schedule import Schedule
 from simulations.sweeps.workers import Failure, Workers, answer_of, task_of
 from tests.simulations.sweeps.fake_command import WORKER
-from tests.simulations.sweeps.samples import DIES, REFUSES, SMALL, made_up, parse
+from tests.simulations.sweeps.samples import DIES, FAULTY, HANGS, LEAVES, REFUSES, SMALL, made_up, parse
 
 
 @pytest.fixture
@@ -24,8 +24,8 @@ def log(tmp_path, monkeypatch):
     return path
 
 
-def computed(sweep, count):
-    with Workers(count, command=WORKER) as workers:
+def computed(sweep, count, limit=None):
+    with Workers(count, command=WORKER, limit=limit) as workers:
         return list(workers.compute(Schedule(cells(sweep))))
 
 
@@ -37,6 +37,7 @@ def alive(pid):
     return True
 
 
+@pytest.mark.e2e
 def test_cells_are_computed_by_processes_each_once(log, monkeypatch):
     monkeypatch.setenv("FAKE_TOGETHER", "2")
     sweep = parse(SMALL)
@@ -52,13 +53,36 @@ def test_cells_are_computed_by_processes_each_once(log, monkeypatch):
 
 
 def test_a_worker_that_dies_takes_its_own_cell_alone(log):
-    sweep = parse(f"{{name: a, study: {{name: b}}, over: {{clip: [1.0, {DIES}, {REFUSES}, 2.0]}}, references: false}}")
+    clips = [1.0, DIES, REFUSES, FAULTY, LEAVES, 2.0]
+    sweep = parse(f"{{name: a, study: {{name: b}}, over: {{clip: {clips}}}, references: false}}")
     found = {answer.cell.simulation.clip: answer.what for answer in computed(sweep, 1)}
     assert isinstance(found[1.0], Outcome) and isinstance(found[2.0], Outcome)
     died = found[DIES]
     assert isinstance(died, Failure) and died.code == "CSL-M241"
     assert "SIGKILL" in died.cause and "my last words" in died.cause
+    assert "Memory" in died.action
     assert found[REFUSES] == Failure("CSL-M221", "Too few customers.", "Take fewer partners.")
+    fault, left = found[FAULTY], found[LEAVES]
+    assert (
+        fault.code == "CSL-M244"
+        and "RuntimeError: made-up fault" in fault.cause
+        and "memory" not in fault.action.lower()
+    )
+    assert left.code == "CSL-M241" and "exit code 3" in left.cause and "memory" not in left.action.lower()
+    first, second = [line.split()[0] for line in log.read_text().splitlines()]  # cells 1.0 and 2.0
+    assert first != second  # two died in between
+
+
+@pytest.mark.e2e
+def test_a_cell_that_hangs_is_ended_by_the_limit(log):
+    sweep = parse(f"{{name: a, study: {{name: b}}, over: {{clip: [{HANGS}, 1.0]}}, references: false}}")
+    late, fine = (answer.what for answer in computed(sweep, 1, limit=2.0))
+    assert (
+        late.code == "CSL-M241"
+        and "longer than the limit of 2 seconds" in late.cause
+        and "memory" not in late.action.lower()
+    )
+    assert isinstance(fine, Outcome)
 
 
 def test_a_worker_that_cannot_start_ends_the_sweep():
@@ -117,10 +141,19 @@ class _Waiting:
             time.sleep(0.01)
 
 
-def test_an_unforeseen_error_ends_the_process():
-    cell = cells(parse(SMALL.replace("study: {", "study: {clip: 15.0, ")))[0]
-    with pytest.raises(RuntimeError):
-        worker.compute(made_up, task_of(cell), None)
+def test_an_unforeseen_error_is_told_with_where_it_came_from():
+    cell = cells(parse(SMALL.replace("study: {", f"study: {{clip: {FAULTY}, ")))[0]
+    error = worker.compute(made_up, task_of(cell), None)["error"]
+    assert error["code"] == "CSL-M244" and error["cause"].splitlines()[0].endswith("RuntimeError")
+    assert "samples.py" in error["cause"] and error["cause"].endswith("RuntimeError: made-up fault")
+
+
+def test_memory_is_named_where_it_ran_out():
+    def greedy(simulation, seed, engine, cache):
+        raise MemoryError("no room")
+
+    error = worker.compute(greedy, task_of(cells(parse(SMALL))[0]), None)["error"]
+    assert "memory" in error["cause"] and error["action"] == "Take fewer workers."
 
 
 def test_figures_become_plain():
