@@ -1,14 +1,15 @@
 """Who is drawn, and streams of noise: functions of the seed, the round and the step alone, so that every engine draws the same customers.
 
-Customer j of the whole job is drawn in a step when the j-th output of a counter-based generator (Philox: Salmon, Moraes, Dror, Shaw 2011),
-keyed by seed, round and step, lies below the rate: an independent Bernoulli draw for each customer, which is Poisson sampling. The
-counter can be moved to any place, so that one institution finds its own part without the others'.
+Customer j of the whole job is drawn in a step when the j-th 32-bit output of a generator (PCG64 DXSM: O'Neill 2014), seeded by seed,
+round and step, lies below the rate: an independent Bernoulli draw for each customer, which is Poisson sampling. The generator can be
+moved to any place, so that one institution finds its own part without the others'.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
-_WORDS = 4  # 64-bit outputs of one Philox counter
+_HALVES = 2  # 32-bit numbers in one 64-bit output
+_ALL = 1 << 32
 DRAWS, NOISE, FAULTS, PARTITION = 1, 2, 3, 4
 
 
@@ -23,15 +24,15 @@ def drawn(seed: int, round_: int, step: int, start: int, stop: int, rate: float)
     Parameters
     ----------
     rate:
-        Probability of each; 1 draws everybody.
+        Probability of each, rounded to a multiple of 2^-32; 1 draws everybody.
     """
-    if rate >= 1.0:
+    limit = round(rate * _ALL)
+    if limit >= _ALL:
         return np.ones(stop - start, dtype=np.bool_)
-    key = np.random.SeedSequence(seed, spawn_key=(DRAWS, round_, step)).generate_state(2, np.uint64)
-    philox = np.random.Philox(key=key)
+    generator = np.random.PCG64DXSM(np.random.SeedSequence(seed, spawn_key=(DRAWS, round_, step)))
     start, stop = int(start), int(stop)  # numpy's own integers overflow in `advance`
-    skip = start % _WORDS
-    philox.advance(start // _WORDS)
-    uniform = np.random.Generator(philox).random(skip + stop - start)
-    found: NDArray[np.bool_] = uniform[skip:] < rate
+    skip, end = start % _HALVES, start % _HALVES + stop - start
+    generator.advance(start // _HALVES)
+    uniform = generator.random_raw(-(-end // _HALVES)).astype("<u8", copy=False).view("<u4")
+    found: NDArray[np.bool_] = uniform[skip:end] < np.uint32(limit)
     return found

@@ -6,8 +6,9 @@ straight in their logarithm.
 
 Where the mean reaches a target, a single study misses it about every second time. The second answer is where the curve is z residual
 standard deviations above the target, z the 80% point of the normal distribution: there 80% of single studies reach it, if their
-margins are normal around the curve. The variance is pooled over epsilons: squares of margins' deviations from their epsilon's mean,
-summed, by their degrees of freedom (seeds less one at each epsilon). The curve's own error is not in it.
+margins are normal around the curve. More budget means less noise: the variances of the margins at each epsilon are made falling in
+epsilon, weighed by their degrees of freedom (seeds less one), so that loud noise at a small one does not count at a large one. The
+curve's own error is not in it.
 
 The interval belongs to the average's crossing alone. It is a bootstrap over seeds (Efron 1979): seeds are drawn with replacement, whole,
 since runs of one seed share their customers and draws at every epsilon; the means' deviations from the observed means are widened by
@@ -117,11 +118,16 @@ def _where(epsilons: Floats, table: Floats) -> float:
     return first_reached(epsilons, fitted(np.nanmean(table, axis=0), counts))
 
 
-def _margin_of_most(table: Floats) -> float:
-    """Return by how much the mean must pass the target for 80% of single studies to reach it."""
-    freedom = (~np.isnan(table)).sum() - table.shape[1]
-    squares = float(np.nansum((table - np.nanmean(table, axis=0)) ** 2))
-    return float(stats.norm.ppf(MOST_STUDIES)) * math.sqrt(squares / max(int(freedom), 1))
+def _margin_of_most(table: Floats) -> Floats:
+    """Return by how much the mean must pass the target for 80% of single studies to reach it, float64 [G], falling in epsilon."""
+    freedom = (~np.isnan(table)).sum(axis=0) - 1.0
+    told = np.flatnonzero(freedom > 0)
+    if not len(told):
+        return np.zeros(table.shape[1])
+    variances = np.nanvar(table[:, told], axis=0, ddof=1)
+    falling = -fitted(-variances, freedom[told])
+    spread = np.interp(np.arange(table.shape[1]), told, falling)
+    return np.asarray(stats.norm.ppf(MOST_STUDIES) * np.sqrt(spread), dtype=np.float64)
 
 
 def _known(epsilons: Floats, table: Floats) -> tuple[Floats, Floats]:

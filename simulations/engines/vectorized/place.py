@@ -17,7 +17,7 @@ from federation.errors import ConsilienceError, DocumentError
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_CACHED = 1 << 20  # float32 values that stay in the cache next to a core, with room for the rest
+_CACHED = 1 << 21  # float32 values of one task: smaller products are slower by more than a cache nearer to a core gains
 _ON_GPU = 1 << 26
 _AHEAD = 2  # tasks begun for each thread, beyond the one whose result is awaited
 

@@ -132,3 +132,17 @@ def test_seeds_that_are_missing_are_left_out_and_an_empty_epsilon_too() -> None:
 def test_the_same_runs_give_the_same_interval() -> None:
     runs = margins(np.random.default_rng(3), 5, 0.005, 0.5)
     assert crossing(runs) == crossing(runs)
+
+
+def test_noise_at_a_small_epsilon_does_not_count_at_a_large_one() -> None:
+    """Loud and short of the target at .1, quiet and past it at 10: every single study reaches it there, and the second answer says so."""
+    draw = np.random.default_rng(8)
+    spread = {0.1: 0.3, 1.0: 0.05, 10.0: 0.001}
+    level = {0.1: -0.3, 1.0: -0.05, 10.0: 0.01}
+    found = crossing(
+        {
+            epsilon: {seed: level[epsilon] + spread[epsilon] * draw.standard_normal() for seed in range(8)}
+            for epsilon in level
+        }
+    )
+    assert found.most is not None and found.epsilon < found.most <= 10.0
