@@ -22,11 +22,12 @@ from simulations.engines.vectorized.held import Held
 from simulations.engines.vectorized.kernels import kernel_of
 from simulations.engines.vectorized.place import Buffers, Place, Workers, find_place
 from simulations.engines.vectorized.steps import GroupSums, Task, changes, gradient_sums
-from simulations.engines.work import Floats, Job, Work
+from simulations.engines.work import Floats, Integers, Job, Work
 
 Result = TypeVar("Result")
 
 _MODELS = 6  # vectors [P] that one institution's local steps hold
+_WORTH_THREADS = 1 << 17  # customers to draw from in a step, at least, before threads share the steps
 _STRIPES = 8  # at least so many, where there are rows enough: for as many threads
 _STRIPE_ROWS = (1 << 12, 1 << 16)
 
@@ -164,15 +165,15 @@ class VectorizedSession:
             self._controls = torch.zeros(len(self._sizes), self._width, device=self._place.device)
         for region in regions(offsets, np.flatnonzero(work.present), lottery.steps):
             draws = Draws(lottery, offsets, region)
-            draws.prepare(self._workers.each)
+            draws.prepare(self._workers.each if _span(offsets, region) >= _WORTH_THREADS else map)
             sizes = self._sizes[region]
             means = (np.maximum(sizes, 1) if full else rate * job.declared[region]).astype(np.float32)
             yield from self._workers.each(
                 function,
-                (
+                [
                     Task(work, region[among], among, draws, means[among], rate * float(sizes[among].sum()))
                     for among in groups(sizes, rate, self._costs)
-                ),
+                ],
             )
 
     @torch.inference_mode()
@@ -199,3 +200,7 @@ class VectorizedSession:
         # Option II of SCAFFOLD (Karimireddy et al. 2020): what is kept follows from what is released, so that it costs no privacy.
         self._controls[members] = change.mul(-1.0 / (local.steps * local.rate)).sub_(correction)
         return change
+
+
+def _span(offsets: Integers, region: Integers) -> int:
+    return int(offsets[region[-1] + 1] - offsets[region[0]])

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from simulations.engines.draws import drawn
 from simulations.engines.work import Integers
 
-_GROUPS = 8  # at least so many, where there is work enough: for as many threads
+_GROUPS = 2  # at least so many, where there is work enough; more would feed more threads, and cost every one of them more calls
 _WORTH, _SMALLEST = (
     1 << 18,
     3,
@@ -144,12 +144,15 @@ def groups(sizes: Integers, rate: float, costs: Costs) -> list[Integers]:
     """
     order = np.argsort(-sizes, kind="stable")
     work = costs.row * rate * float(sizes.sum()) + costs.model * len(sizes)
-    enough = -(-len(sizes) // max(1, min(_GROUPS, int(work / _WORTH), len(sizes) // _SMALLEST)))
-    found, start, padding = [], 0, 0.0
+    count = max(1, min(_GROUPS, int(work / _WORTH), len(sizes) // _SMALLEST))
+    count -= count % 2 if count > 1 else 0  # an odd one out keeps every other thread waiting
+    found: list[Integers] = []
+    start, padding = 0, 0.0
     for place in range(1, len(order)):
         largest = rate * float(sizes[order[start]])
         padding += (largest - rate * float(sizes[order[place]])) * costs.row
-        if place - start >= min(enough, costs.capacity(largest)) or padding > _PADDING:
+        share = -(-(len(order) - start) // max(1, count - len(found)))
+        if place - start >= min(share, costs.capacity(largest)) or padding > _PADDING:
             found.append(order[start:place])
             start, padding = place, 0.0
     found.append(order[start:])

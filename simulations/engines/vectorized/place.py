@@ -2,7 +2,7 @@
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
@@ -96,8 +96,9 @@ class Workers:
         self._pool = ThreadPoolExecutor(threads, "vectorized") if threads > 1 else None
 
     def each(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-        """Yield the result of every item, in order. Only a few results wait at a time, however many items there are."""
-        if self._pool is None:
+        """Yield the result of every item, in order. Only a few results wait at a time, however many items there are. A single task is done
+        where its result is asked for."""
+        if self._pool is None or (isinstance(items, Sized) and len(items) <= 1):
             yield from map(function, items)
             return
         waiting: deque[Future[Result]] = deque()
