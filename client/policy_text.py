@@ -43,6 +43,7 @@ _COMMENTS = {
     "retention": "After how many days what a study leaves at home is deleted.",
 }
 _WIDTH = 110
+_BREAKS = re.compile("[\x85\u2028\u2029]")
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 
 
@@ -90,4 +91,6 @@ def _flow(value: Any) -> str:  # noqa: ANN401 - any JSON value
         return yaml.safe_dump(value).split()[0].replace("e-0", "e-")
     if isinstance(value, str) and _DAY.fullmatch(value):
         return value
-    return yaml.safe_dump([value], default_flow_style=True, width=1 << 30, allow_unicode=True).strip()[1:-1]
+    # YAML's own line breaks beyond ASCII are written as they are, and would be read back as spaces: such a text is escaped.
+    plain = not (isinstance(value, str) and _BREAKS.search(value))
+    return yaml.safe_dump([value], default_flow_style=True, width=1 << 30, allow_unicode=plain).strip()[1:-1]

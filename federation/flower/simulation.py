@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from flwr.common.constant import PARTITION_ID_KEY
 from flwr.simulation import run_simulation
 from flwr.supercore import telemetry
+from flwr.supercore.logger import FLOWER_LOGGER
 
 __all__ = ["PARTITION_KEY", "run_simulation", "silence"]
 
@@ -22,11 +23,10 @@ def silence() -> Iterator[None]:
     sent by a thread of its own, perhaps after the end: so reports stay off.
     """
     telemetry.FLWR_TELEMETRY_ENABLED = "0"
-    logger = logging.getLogger("flwr")
-    level = logger.level
+    level = FLOWER_LOGGER.level
     # What went wrong comes back as an error; the log would say it a second time, with a stack of Ray's own calls.
-    logger.setLevel(logging.CRITICAL + 1)
+    FLOWER_LOGGER.setLevel(logging.CRITICAL + 1)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        FLOWER_LOGGER.setLevel(level)

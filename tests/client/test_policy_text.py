@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from client.answers import Answers, answers_of
@@ -33,6 +33,7 @@ def test_the_answers_of_an_example_make_it_again(path):
 
 
 @settings(max_examples=40)
+@example(meaning="a line\x85\u2028\u2029and another", epsilon=1.0, delta=1e-6, automatic=0.0)
 @given(meaning=TEXTS, epsilon=st.floats(1e-6, 2.0), delta=st.floats(1e-8, 1e-6), automatic=st.floats(0, 1))
 def test_whatever_is_written_reads_back(meaning, epsilon, delta, automatic):
     changed = policy(

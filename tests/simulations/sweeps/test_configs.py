@@ -49,4 +49,4 @@ def test_the_small_sweep_runs_and_says_the_same_twice(tmp_path):
 @pytest.mark.e2e
 def test_the_small_sweep_runs_in_processes(tmp_path):
     summary = run_sweep(load_sweep(CONFIGS / "small.yaml"), tmp_path, workers=2)
-    assert (summary.computed, summary.failed) == (10, [])
+    assert (summary.computed, summary.failed) == (15, [])
