@@ -19,7 +19,7 @@ FEDERATED = "#17406d"
 ALONE = "#c07f16"
 POOLED = "#8b949e"
 
-_STYLE: Any = {
+STYLE: Any = {
     "svg.fonttype": "none",
     "font.family": ["DejaVu Sans"],
     "font.size": 8.0,
@@ -71,15 +71,15 @@ _ROW = 0.27
 
 
 @contextmanager
-def _figure(width: float, height: float) -> Iterator[Figure]:
+def figure_of(width: float, height: float, style: Any = STYLE) -> Iterator[Figure]:  # noqa: ANN401 - matplotlib's own settings
     """Yield a figure of `width` x `height` inches under the house style."""
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(style):
         yield Figure(figsize=(width, height), layout="constrained")
 
 
 def _svg(figure: Figure, name: str, title: str) -> str:
     buffer = io.StringIO()
-    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
     return inline(text[text.index("<svg") :], name, title)
@@ -99,7 +99,7 @@ def inline(svg: str, name: str, title: str) -> str:
 
 def curves(study: StudyResult) -> str:
     """Draw ROC, lift and calibration side by side."""
-    with _figure(_WIDTH, 2.65) as figure:
+    with figure_of(_WIDTH, 2.65) as figure:
         roc, lift, calibration = figure.subplots(1, 3)
         roc.plot([0, 1], [0, 1], color=RULE, linewidth=0.8)
         _lines(roc, study.roc)
@@ -146,7 +146,7 @@ def _top(lines: Sequence[Curve]) -> float:
 def gains(study: StudyResult) -> str:
     """Draw one row an institution: own model -> federated model, with the pooled reference, sorted by gain."""
     sites = sorted(study.sites, key=lambda site: site.gain)
-    with _figure(_WIDTH, 0.75 + _ROW * len(sites)) as figure:
+    with figure_of(_WIDTH, 0.75 + _ROW * len(sites)) as figure:
         axes = figure.subplots()
         axes.hlines(
             range(len(sites)),
@@ -201,7 +201,7 @@ def budgets(study: StudyResult) -> str:
     sites = list(reversed(study.sites))
     bars = [site.budget for site in sites]
     rows = range(len(sites))
-    with _figure(_WIDTH, 0.75 + _ROW * 1.15 * len(sites)) as figure:
+    with figure_of(_WIDTH, 0.75 + _ROW * 1.15 * len(sites)) as figure:
         axes = figure.subplots()
         frame: dict[str, Any] = {"color": "white", "edgecolor": SOFT, "linewidth": 0.9, "label": "budget of the period"}
         solid: dict[str, Any] = {"color": FEDERATED, "label": "charged: training"}

@@ -6,7 +6,7 @@ from typing import Self
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import TaskID
 
 from server.events import (
     Delivered,
@@ -20,6 +20,7 @@ from server.events import (
     StudySigned,
     Witnessed,
 )
+from simulations.progress import progress_bar
 from simulations.words import size
 
 PLAIN_EVERY = 10
@@ -31,16 +32,7 @@ class LiveView:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._progress = Progress(
-            SpinnerColumn(finished_text="✓"),
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=28),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}", style="dim"),
-            TimeElapsedColumn(),
-            console=console,
-            disable=not console.is_terminal,
-        )
+        self._progress = progress_bar(console)
         self._task: TaskID | None = None
         self._bytes = 0
         self._witnesses: list[int] = []

@@ -79,7 +79,7 @@ def _target(axes: Axes, answer: Answer, scale: canvas.Epsilons) -> None:
     found = answer.found
     if found.most is not None and reached(found.most):
         axes.axvline(scale.at(found.most), color=INK, linewidth=1.1, linestyle=(0, (1, 1.2)), zorder=1)
-        _above(axes, scale.at(found.most), f"80% of studies: ε {number(found.most)}", "left")
+        canvas.above(axes, scale.at(found.most), f"80% of studies: ε {number(found.most)}", "left", 8, INK)
     if not reached(found.epsilon):
         return
     axes.axvline(scale.at(found.epsilon), color=SOFT, linewidth=0.9, zorder=1)
@@ -89,17 +89,4 @@ def _target(axes: Axes, answer: Answer, scale: canvas.Epsilons) -> None:
         right = scale.at(found.high) if reached(found.high) else high
         axes.axvspan(left, right, color=FEDERATED, alpha=0.08, linewidth=0, zorder=0)
         axes.set_xlim(low, high)
-    _above(axes, scale.at(found.epsilon), f"on average: ε {number(found.epsilon)}", "right")
-
-
-def _above(axes: Axes, x: float, text: str, side: str) -> None:
-    axes.annotate(
-        text,
-        (x, 1.0),
-        xycoords=("data", "axes fraction"),
-        xytext=(0, 2),
-        textcoords="offset points",
-        ha=side,
-        fontsize=8,
-        color=INK,
-    )
+    canvas.above(axes, scale.at(found.epsilon), f"on average: ε {number(found.epsilon)}", "right", 8, INK)

@@ -5,8 +5,8 @@ Colours are Okabe and Ito's, which colour-blind people can tell apart; every lin
 
 import io
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,33 +18,13 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from federation.files import atomic_write
+from simulations import figures
 from simulations.figures import ALONE, FEDERATED, INK, POOLED, RULE, SOFT, inline
 from simulations.sweeps.estimates import Estimate
 
 WIDTH = 7.1
 ROW = 0.25
-_STYLE: Any = {
-    "svg.fonttype": "none",
-    "font.family": ["DejaVu Sans"],
-    "font.size": 8.0,
-    "text.color": INK,
-    "axes.edgecolor": RULE,
-    "axes.labelcolor": SOFT,
-    "axes.titlesize": 8.5,
-    "axes.titlelocation": "left",
-    "axes.titleweight": "bold",
-    "axes.titlecolor": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.8,
-    "xtick.color": RULE,
-    "ytick.color": RULE,
-    "xtick.labelcolor": SOFT,
-    "ytick.labelcolor": SOFT,
-    "xtick.labelsize": 7.5,
-    "ytick.labelsize": 7.5,
-    "xtick.minor.size": 0.0,
-}
+_STYLE: Any = {**figures.STYLE, "axes.titleweight": "bold", "axes.titlecolor": INK, "xtick.minor.size": 0.0}
 _LOOKS = (
     (FEDERATED, "o"),
     ("#d55e00", "s"),
@@ -61,11 +41,9 @@ _TICKS = 8
 _ROOM = 0.045
 
 
-@contextmanager
-def figure_of(width: float, height: float) -> Iterator[Figure]:
-    """Yield a figure of `width` x `height` inches under the house style."""
-    with matplotlib.rc_context(_STYLE):
-        yield Figure(figsize=(width, height), layout="constrained")
+def figure_of(width: float, height: float) -> AbstractContextManager[Figure]:
+    """Open a figure of `width` x `height` inches under the house style."""
+    return figures.figure_of(width, height, _STYLE)
 
 
 def svg(figure: Figure, name: str, title: str) -> str:
@@ -172,6 +150,20 @@ def name_bands(axes: Axes, alone: Estimate | None, pooled: Estimate | None) -> N
                 color=color,
                 bbox={"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 0.4},
             )
+
+
+def above(axes: Axes, x: float, text: str, side: str, size: float, color: str) -> None:
+    """Write a name above the axes at a place along them; `side` is how it stands to it: left, center or right."""
+    axes.annotate(
+        text,
+        (x, 1.0),
+        xycoords=("data", "axes fraction"),
+        xytext=(0, 2),
+        textcoords="offset points",
+        ha=side,
+        fontsize=size,
+        color=color,
+    )
 
 
 def bare_last(grid: Any, used: int) -> None:  # noqa: ANN401 - a numpy array of axes

@@ -12,6 +12,7 @@ from simulations.sweeps.canvas import (
     ROW,
     WIDTH,
     Epsilons,
+    above,
     bands,
     bare_last,
     beside,
@@ -269,13 +270,4 @@ def _over(axes: Axes, panel: Panel) -> None:
     known.sort()
     for place, (x, text, color) in enumerate(known):
         side = "center" if len(known) == 1 else ("right" if place == 0 else "left")
-        axes.annotate(
-            text,
-            (x, 1.0),
-            xycoords=("data", "axes fraction"),
-            xytext=(0, 2),
-            textcoords="offset points",
-            ha=side,
-            fontsize=7,
-            color=color,
-        )
+        above(axes, x, text, side, 7, color)

@@ -10,10 +10,11 @@ from pydantic import JsonValue
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import TaskID
 from rich.table import Table
 
 from simulations.engines.simulation import Simulation
+from simulations.progress import progress_bar
 from simulations.sweeps import fields
 from simulations.sweeps.document import Cell, Sweep
 from simulations.sweeps.outcome import Outcome, Row
@@ -49,16 +50,7 @@ class SweepView:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._progress = Progress(
-            SpinnerColumn(finished_text="✓"),
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=28),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}", style="dim"),
-            TimeElapsedColumn(),
-            console=console,
-            disable=not console.is_terminal,
-        )
+        self._progress = progress_bar(console)
         self._task: TaskID | None = None
         self._cells = 0
 
