@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from simulations.engines.courses import Course, Kind, start_course
+from simulations.engines.courses import Course, start_course
 from simulations.engines.faults import Attendance
-from simulations.engines.simulation import FedAvg, FedSGD, Scaffold, Simulation
-from simulations.engines.terms import Terms, Trained
+from simulations.engines.simulation import FedAvg, FedSGD, PooledDP, Scaffold, Simulation
+from simulations.engines.terms import Terms, Trained, server_of
 from simulations.engines.work import Engine, Floats, Job, Local, Session, Work
 
 OnRound = Callable[[int, int], None]
@@ -36,7 +36,13 @@ class Trail:
 
 
 def drive(
-    engine: Engine, job: Job, simulation: Simulation, algorithm: Trained, terms: Terms, there: Attendance, on: OnRound
+    engine: Engine,
+    job: Job,
+    simulation: Simulation,
+    algorithm: Trained | PooledDP,
+    terms: Terms,
+    there: Attendance,
+    on: OnRound,
 ) -> Trail:
     """Run every round on an engine, and each institution's own steps after the last.
 
@@ -44,8 +50,7 @@ def drive(
     """
     layout = job.layout
     told = _swapped(job, there) if simulation.faults.poisoners.attack == "labels" and there.poisoner.any() else job
-    kind: Kind = "average" if isinstance(algorithm, Scaffold) else algorithm.server
-    course = start_course(layout, job.start(), terms.plan, terms.tuning, kind, terms.server_rate)
+    course = start_course(layout, job.start(), terms.plan, terms.tuning, server_of(algorithm), terms.server_rate)
     failed = learned = 0
     with engine.open(told) as session:
         control = np.zeros(layout.width) if isinstance(algorithm, Scaffold) else None
@@ -76,7 +81,7 @@ def _swapped(job: Job, there: Attendance) -> Job:
 
 
 def _work(
-    number: int, course: Course, algorithm: Trained, terms: Terms, there: Attendance, control: Floats | None
+    number: int, course: Course, algorithm: Trained | PooledDP, terms: Terms, there: Attendance, control: Floats | None
 ) -> Work:
     probing = course.probing
     work = Work(
@@ -87,7 +92,7 @@ def _work(
         present=there.present[number],
         rate=terms.plan.sampling_rate,
     )
-    if isinstance(algorithm, FedSGD):
+    if isinstance(algorithm, FedSGD | PooledDP):
         return work
     rate = terms.tuning.local_learning_rate
     if isinstance(algorithm, FedAvg):

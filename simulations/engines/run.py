@@ -14,7 +14,7 @@ from simulations.engines.draws import PARTITION, stream
 from simulations.engines.drive import OnRound, drive, nothing
 from simulations.engines.faults import Attendance, attendance
 from simulations.engines.judging import Judged, judge, log_loss
-from simulations.engines.simulation import Alone, Faults, FedSGD, Pooled, PooledDP, Simulation
+from simulations.engines.simulation import Alone, Faults, Pooled, PooledDP, Simulation
 from simulations.engines.terms import Terms, Trained, find_terms, rule_rounds
 from simulations.engines.work import Engine, Floats, Integers, Job, Local, Rows, Work, scores
 from simulations.partners.seating import Seated, seat
@@ -112,10 +112,9 @@ def run(
 
 
 def _federated(
-    engine: Engine, job: Job, simulation: Simulation, algorithm: Trained, seats: Seated, on: OnRound
+    engine: Engine, job: Job, simulation: Simulation, algorithm: Trained | PooledDP, seats: Seated, on: OnRound
 ) -> _Found:
-    width = job.layout.width
-    terms = find_terms(simulation, algorithm, seats.declared, seats.delta, width)
+    terms = find_terms(simulation, algorithm, seats.declared, seats.delta, job.layout.width)
     there = attendance(simulation.faults, len(seats.names), terms.plan.rounds, job.seed)
     start = time.perf_counter()
     trail = drive(engine, job, simulation, algorithm, terms, there, on)
@@ -133,13 +132,9 @@ def _federated(
 def _together(engine: Engine, job: Job, simulation: Simulation, seats: Seated, on: OnRound) -> _Found:
     """Train on everybody's records in one place: shared noise that is there once, and every institution's customers by their own budget."""
     one = simulation.model_copy(update={"faults": Faults(), "personal": None})
-    terms = find_terms(one, PooledDP(kind="pooled_dp"), seats.declared, seats.delta, job.layout.width)
-    there = attendance(Faults(), len(seats.names), terms.plan.rounds, job.seed)
-    start = time.perf_counter()
-    trail = drive(engine, job, one, FedSGD(), terms, there, on)
-    return _Found(
-        scores(job, trail.model, seats.heldout), terms, None, 0, terms.plan.rounds, time.perf_counter() - start
-    )
+    found = _federated(engine, job, one, PooledDP(kind="pooled_dp"), seats, on)
+    assert found.terms is not None
+    return replace(found, steps=found.terms.plan.rounds)  # one party forms one sum a round
 
 
 def _without_noise(engine: Engine, job: Job, seats: Seated, pooled: bool) -> _Found:

@@ -28,6 +28,7 @@ from server.recipe import (
     tail_coefficients,
     tune,
 )
+from simulations.engines.courses import Kind
 from simulations.engines.simulation import FedAvg, FedSGD, PooledDP, Scaffold, Simulation
 from simulations.engines.work import Floats, Integers
 
@@ -127,23 +128,22 @@ def find_terms(
             for budget, small in zip(budgets, delta, strict=True)
         ]
     )
-    tuning = tune(plan, declared.tolist(), sigma.tolist())
-    clip = simulation.clip or tuning.clips[0]
-    probe_clip = tuning.probe_clips[0] if simulation.clip is None else max(clip, tuning.probe_clips[0])
+    plain = _plain(simulation, plan, sigma, declared)
     if isinstance(algorithm, PooledDP):
-        found = _shared(plan, sigma, clip, probe_clip, declared, quorum=1, bearers=len(declared))
+        found = _shared(plain, quorum=1, bearers=len(declared))
     elif isinstance(algorithm, FedSGD) and algorithm.noise == "shared":
         needed = _enough(algorithm, len(declared))
-        found = _shared(plan, sigma, clip, probe_clip, declared, needed, needed - max(algorithm.colluders, 1))
+        found = _shared(plain, needed, needed - max(algorithm.colluders, 1))
     else:
-        found = _local(algorithm, plan, sigma, clip, probe_clip, declared, width)
-    return _tuned(tuning, found, algorithm)
+        weight = _weights("size" if isinstance(algorithm, Scaffold) else algorithm.weights, plain, width)
+        found = replace(plain, weight=weight, probe_weight=weight)
+    return _tuned(found, algorithm)
 
 
 def rule_rounds(simulation: Simulation, algorithm: Trained | PooledDP, declared: Integers, width: int) -> int:
     """Return how many rounds the rule takes where a simulation asks for no number; parameters as for `find_terms`."""
     ruled = _ruled(simulation, declared, width)
-    local, server = _local_steps(algorithm), _server(algorithm)
+    local, server = _local_steps(algorithm), server_of(algorithm)
     if server == "recipe":
         return max(1, ruled.descent_rounds // local) + ruled.probes
     return plain_rounds(server, simulation.privacy.epsilon is not None)
@@ -215,7 +215,8 @@ def _local_steps(algorithm: Trained | PooledDP) -> int:
     return algorithm.steps if isinstance(algorithm, FedAvg | Scaffold) else 1
 
 
-def _server(algorithm: Trained | PooledDP) -> str:
+def server_of(algorithm: Trained | PooledDP) -> Kind:
+    """Return how the server moves the weights."""
     if isinstance(algorithm, Scaffold):
         return "average"
     return "recipe" if isinstance(algorithm, PooledDP) else algorithm.server
@@ -223,7 +224,7 @@ def _server(algorithm: Trained | PooledDP) -> str:
 
 def _plan(simulation: Simulation, algorithm: Trained | PooledDP, declared: Integers, width: int) -> TrainingPlan:
     ruled = _ruled(simulation, declared, width)
-    probes = ruled.probes if _server(algorithm) == "recipe" else 0
+    probes = ruled.probes if server_of(algorithm) == "recipe" else 0
     local = _local_steps(algorithm)
     rounds = simulation.rounds or rule_rounds(simulation, algorithm, declared, width)
     if rounds <= probes:
@@ -244,48 +245,42 @@ def _plan(simulation: Simulation, algorithm: Trained | PooledDP, declared: Integ
     )
 
 
-def _local(
-    algorithm: Trained,
-    plan: TrainingPlan,
-    sigma: Floats,
-    clip: float,
-    probe_clip: float,
-    declared: Integers,
-    width: int,
-) -> Terms:
-    """Every institution adds all the noise that its own customers need."""
-    kind = "size" if isinstance(algorithm, Scaffold) else algorithm.weights
-    weight = _weights(kind, plan, sigma, clip, declared, width)
-    ones = np.ones(len(sigma))
+def _plain(simulation: Simulation, plan: TrainingPlan, sigma: Floats, declared: Integers) -> Terms:
+    """Return terms by which every institution adds all the noise that its own customers need, and all weigh the same."""
+    tuning, ones = tune(plan, declared.tolist(), sigma.tolist()), np.ones(len(sigma))
+    clip, probe_clip = simulation.clip or tuning.clips[0], tuning.probe_clips[0]
+    if simulation.clip is not None:
+        probe_clip = max(clip, probe_clip)
     return Terms(
         plan=plan,
-        tuning=_nothing(),
+        tuning=tuning,
         sigma=sigma,
         clip=clip * ones,
         probe_clip=probe_clip * ones,
         noise=sigma * clip,
         probe_noise=sigma * probe_clip,
-        weight=weight,
-        probe_weight=weight,
+        weight=ones,
+        probe_weight=ones,
         declared=declared,
         quorum=1,
     )
 
 
-def _weights(kind: str, plan: TrainingPlan, sigma: Floats, clip: float, declared: Integers, width: int) -> Floats:
+def _weights(kind: str, plain: Terms, width: int) -> Floats:
     """Return a_i: by the recipe, by size alone, or by the inverse variance of each institution's mean gradient.
 
     A mean gradient over q n_i expected customers has in each of P coordinates the noise's variance (sigma_i C / q n_i)^2, and, as one
     gradient's squared norm is at most C^2, a sampling variance of at most C^2 / (P q n_i) on average. Inverse variances give the least
     variance of a weighted mean (Cochran 1954).
     """
-    expected = plan.sampling_rate * declared.astype(np.float64)
+    plan, declared = plain.plan, plain.declared.astype(np.float64)
     if kind == "precision":
-        variance = (sigma * clip / expected) ** 2 + clip**2 / (width * expected)
+        expected = plan.sampling_rate * declared
+        variance = (plain.noise / expected) ** 2 + plain.clip**2 / (width * expected)
         precise: Floats = 1.0 / variance if plan.mode == "fedavg" else 1.0 / (variance * expected)
         return precise / float(precise.max())
-    shares = np.array(member_weights(sigma.tolist())) if kind == "recipe" else np.ones(len(sigma))
-    return shares if plan.mode == "fedsgd" else shares * declared.astype(np.float64)
+    shares = np.array(member_weights(plain.sigma.tolist())) if kind == "recipe" else plain.weight
+    return shares if plan.mode == "fedsgd" else shares * declared
 
 
 def _enough(algorithm: FedSGD, members: int) -> int:
@@ -300,37 +295,28 @@ def _enough(algorithm: FedSGD, members: int) -> int:
     return needed
 
 
-def _shared(
-    plan: TrainingPlan, sigma: Floats, clip: float, probe_clip: float, declared: Integers, quorum: int, bearers: int
-) -> Terms:
+def _shared(plain: Terms, quorum: int, bearers: int) -> Terms:
     """All add the same noise, in units of the largest part that a customer may have in the sum (`server.pooling`).
 
     Institution i's customers may change the sum by C sigma_min / sigma_i: by their clip in the descent, by a weight in the probes. The
     noise of `bearers` institutions together is what one customer needs; with records in one place it is that of all, and is there once.
     """
-    members = len(sigma)
-    least = float(sigma.min())
-    part = np.ones(members) if least == 0.0 else least / sigma
+    least = float(plain.sigma.min())
+    part = plain.weight if least == 0.0 else least / plain.sigma
     share = least / math.sqrt(bearers)
-    ones = np.ones(members)
-    return Terms(
-        plan=plan,
-        tuning=_nothing(),
-        sigma=sigma,
-        clip=clip * part,
-        probe_clip=probe_clip * ones,
-        noise=share * clip * ones,
-        probe_noise=share * probe_clip / part,
-        weight=ones,
+    return replace(
+        plain,
+        clip=plain.clip * part,
+        noise=share * plain.clip,
+        probe_noise=share * plain.probe_clip / part,
         probe_weight=part,
-        declared=declared,
         quorum=quorum,
     )
 
 
-def _tuned(tuning: RunTuning, terms: Terms, algorithm: Trained | PooledDP) -> Terms:
+def _tuned(terms: Terms, algorithm: Trained | PooledDP) -> Terms:
     """Return the terms with the recipe's tuning for the noise that their mean gradients have, or the pace of another server."""
-    plan, server = terms.plan, _server(algorithm)
+    plan, tuning, server = terms.plan, terms.tuning, server_of(algorithm)
     one, probe = _spread(terms, terms.weight, terms.noise), _spread(terms, terms.probe_weight, terms.probe_noise)
     parts = tail_coefficients(plan.local_steps)
     several = math.sqrt(math.fsum(c * c for c in parts)) / math.fsum(parts)
@@ -364,7 +350,3 @@ def _spread(terms: Terms, weight: Floats, noise: Floats) -> float:
 def _parts(algorithm: Trained | PooledDP, plan: TrainingPlan) -> Floats:
     momentum = algorithm.momentum if isinstance(algorithm, FedAvg) else 0.0
     return impulse(plan.local_steps, momentum, tail=not isinstance(algorithm, Scaffold))
-
-
-def _nothing() -> RunTuning:
-    return RunTuning((), (), (), 0.0, 0.0, 1.0, 1, 0.0, 0.0)

@@ -7,6 +7,7 @@ all that coordinators here do with releases is a weighted sum, and an engine may
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -175,15 +176,14 @@ class Job:
     declared: Integers
     seed: int
 
-    @property
+    @cached_property
     def layout(self) -> Layout:
-        """Where tensors lie in flat vectors: in the order of the network's own."""
+        """Where tensors lie in flat vectors: in the order of the network's own. Found once: every round and institution asks for it."""
         return Layout.of(weights_of(build(self.model, self.contract)))
 
     def start(self) -> Floats:
         """Return the network's public starting weights, float64 [P]."""
-        tensors = weights_of(build(self.model, self.contract))
-        return Layout.of(tensors).flat(tensors)
+        return self.layout.flat(weights_of(build(self.model, self.contract)))
 
 
 class Session(Protocol):
