@@ -1,12 +1,9 @@
 """What a running demo shows: a live view on a terminal, plain lines where nobody watches."""
 
 from collections.abc import Callable
-from types import TracebackType
-from typing import Self
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import TaskID
 
 from server.events import (
     Delivered,
@@ -20,20 +17,18 @@ from server.events import (
     StudySigned,
     Witnessed,
 )
-from simulations.progress import progress_bar
+from simulations.progress import ProgressView
 from simulations.words import size
 
 PLAIN_EVERY = 10
 """Without a terminal, one line for so many rounds."""
 
 
-class LiveView:
-    """Shows stages and a study's events; a context manager, so that the terminal is left in order whatever happens."""
+class LiveView(ProgressView):
+    """Shows stages and a study's events."""
 
     def __init__(self, console: Console) -> None:
-        self._console = console
-        self._progress = progress_bar(console)
-        self._task: TaskID | None = None
+        super().__init__(console)
         self._bytes = 0
         self._witnesses: list[int] = []
         self._members = 0
@@ -49,17 +44,6 @@ class LiveView:
             Delivered: self._delivered,
             Witnessed: self._witnessed,
         }
-
-    def __enter__(self) -> Self:
-        """Begin to show."""
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Leave the terminal in order."""
-        self._progress.stop()
 
     def stage(self, text: str) -> None:
         """Show a heading."""

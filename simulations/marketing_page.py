@@ -4,18 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-from federation.files import atomic_write
 from federation.queries import Query
 from simulations import marketing_campaign as campaign
 from simulations.marketing_result import MarketingReport, Part
 from simulations.marketing_sections import Section, section
 from simulations.marketing_words import Words, gained, points
+from simulations.pages import templates, write_page
 from simulations.sites import Site
 from simulations.words import count, scientific, share, size
 
-TEMPLATES = Path(__file__).with_name("templates")
 _ORDER = (
     "count",
     "histogram",
@@ -72,20 +69,12 @@ class BuiltIn:
 
 def write(result: MarketingReport, path: Path) -> None:
     """Write the page atomically; its folder is made when missing. Raises StorageError CSL-F301 when it cannot be written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(path, render(result).encode())
+    write_page(render(result), path)
 
 
 def render(result: MarketingReport) -> str:
     """Return the page as HTML."""
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(count=count, size=size, share=share, scientific=scientific)
+    environment = templates(count=count, size=size, share=share, scientific=scientific)
     chapters = [_chapter(part) for part in result.parts]
     return environment.get_template("marketing.html.j2").render(
         result=result,

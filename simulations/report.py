@@ -2,35 +2,24 @@
 
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from federation.files import atomic_write
 from simulations import figures
+from simulations.pages import templates, write_page
 from simulations.results import DemoResult, Estimate, StudyResult
 from simulations.words import THIN, count, scientific, share, size
-
-TEMPLATES = Path(__file__).with_name("templates")
 
 
 def render(result: DemoResult) -> str:
     """Return the page as HTML."""
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(count=count, size=size, share=share, estimate=estimate, scientific=scientific)
+    environment = templates(count=count, size=size, share=share, estimate=estimate, scientific=scientific)
     page = environment.get_template("report.html.j2")
     return page.render(result=result, drawn={study.name: _drawn(study) for study in result.studies})
 
 
 def write(result: DemoResult, path: Path) -> None:
     """Write the page atomically; its folder is made when missing. Raises StorageError CSL-F301 when it cannot be written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(path, render(result).encode())
+    write_page(render(result), path)
 
 
 def _drawn(study: StudyResult) -> dict[str, Markup]:

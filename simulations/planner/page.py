@@ -6,8 +6,8 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from federation.files import atomic_write
 from simulations.figures import FEDERATED, INK, SOFT
+from simulations.pages import write_page
 from simulations.planner.curve import Floats, fitted
 from simulations.planner.plan import Answer, Plan, reached
 from simulations.planner.wording import CAUTION, number, references, rows, sentence, warnings
@@ -17,8 +17,7 @@ from simulations.sweeps.page import environment
 
 def write(plan: Plan, path: Path, repeat: str) -> None:
     """Write the page atomically; its folder is made when missing. Raises StorageError CSL-F301 when it cannot be written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(path, render(plan, repeat).encode())
+    write_page(render(plan, repeat), path)
 
 
 def render(plan: Plan, repeat: str) -> str:

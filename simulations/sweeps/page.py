@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from federation.files import atomic_write
+from simulations.pages import templates, write_page
 from simulations.sweeps import canvas, plots
 from simulations.sweeps.estimates import Estimate
 from simulations.sweeps.metrics import Metric
@@ -16,13 +16,10 @@ from simulations.sweeps.view import CAUTION
 from simulations.sweeps.wording import FAILED_NOTE, SAME_PLACES, counted, difference_text, headlines, runs, seeds, span
 from simulations.words import count
 
-TEMPLATES = Path(__file__).parents[1] / "templates"
-
 
 def write(summary: Summary, path: Path) -> None:
     """Write the page atomically; its folder is made when missing. Raises StorageError CSL-F301 when it cannot be written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(path, render(summary).encode())
+    write_page(render(summary), path)
 
 
 def render(summary: Summary) -> str:
@@ -63,14 +60,7 @@ def render(summary: Summary) -> str:
 
 def environment(metric: Metric) -> Environment:
     """Return where templates are, with filters that write this metric's values."""
-    found = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    found.filters.update(
+    return templates(
         count=count,
         seeds=seeds,
         runs=runs,
@@ -78,7 +68,6 @@ def environment(metric: Metric) -> Environment:
         interval=_interval(metric),
         difference=_difference(metric),
     )
-    return found
 
 
 def _interval(metric: Metric) -> Callable[[Estimate], str]:

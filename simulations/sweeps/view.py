@@ -3,18 +3,16 @@
 import json
 from collections.abc import Callable, Sequence
 from statistics import median
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from pydantic import JsonValue
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import TaskID
 from rich.table import Table
 
 from simulations.engines.simulation import Simulation
-from simulations.progress import progress_bar
+from simulations.progress import ProgressView
 from simulations.sweeps import fields
 from simulations.sweeps.document import Cell, Sweep
 from simulations.sweeps.outcome import Outcome, Row
@@ -45,25 +43,12 @@ def duration(seconds: float) -> str:
     return f"{seconds / _HOUR:.1f} h"
 
 
-class SweepView:
-    """Shows a running sweep; a context manager, so that the terminal is left in order whatever happens."""
+class SweepView(ProgressView):
+    """Shows a running sweep."""
 
     def __init__(self, console: Console) -> None:
-        self._console = console
-        self._progress = progress_bar(console)
-        self._task: TaskID | None = None
+        super().__init__(console)
         self._cells = 0
-
-    def __enter__(self) -> Self:
-        """Begin to show."""
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Leave the terminal in order."""
-        self._progress.stop()
 
     def event(self, event: Event) -> None:
         """Show what happened."""
