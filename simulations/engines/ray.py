@@ -91,7 +91,7 @@ class Ray:
         Raises
         ------
         ConsilienceError
-            CSL-M219 when Ray runs in this process already, or does not start.
+            CSL-M219 when Ray runs in this process already, was imported before the engine set its variables, or does not start.
         StorageError
             CSL-M218 when the rows cannot be written.
         FederationError
@@ -195,6 +195,12 @@ def _cluster(cpus: int) -> Iterator[None]:
             "Ray runs in this process already, and would be ended with the simulation.",
             "Close it first: one Ray simulation at a time, in a process of its own.",
         )
+    if not _guarded():
+        raise ConsilienceError(
+            "CSL-M219",
+            "Ray was imported in this process before the simulation could set that it answers only its own processes.",
+            "Start the simulation in a process that has not imported Ray before.",
+        )
     # Ray's sockets lie in its folder, and their paths must be short.
     short = "/tmp" if os.path.isdir("/tmp") else None
     with tempfile.TemporaryDirectory(prefix="csl-", dir=short, ignore_cleanup_errors=True) as folder:
@@ -203,6 +209,12 @@ def _cluster(cpus: int) -> Iterator[None]:
             yield
         finally:
             ray.shutdown()
+
+
+def _guarded() -> bool:
+    """Return whether Ray read this engine's variables: it does so once, when it is first imported."""
+    constants, core = importlib.import_module("ray._private.ray_constants"), importlib.import_module("ray._raylet")
+    return not constants.ENABLE_RAY_CLUSTER and core.get_authentication_mode() == core.AuthenticationMode.TOKEN
 
 
 def _start(ray: ModuleType, cpus: int, folder: str) -> None:

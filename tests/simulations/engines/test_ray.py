@@ -77,6 +77,12 @@ def test_a_ray_of_somebody_else_is_left_alone(monkeypatch):
     assert not closed
 
 
+def play(monkeypatch, fake):
+    """Let the engine meet this Ray, which read the engine's variables."""
+    monkeypatch.setattr(ray_engine, "importlib", SimpleNamespace(import_module=lambda name: fake))
+    monkeypatch.setattr(ray_engine, "_guarded", lambda: True)
+
+
 @pytest.mark.parametrize("address", ["127.0.0.1", "192.0.2.7"])
 def test_a_ray_that_hears_more_than_this_machine_is_closed(monkeypatch, address):
     closed, begun = [], {}
@@ -86,7 +92,7 @@ def test_a_ray_that_hears_more_than_this_machine_is_closed(monkeypatch, address)
         nodes=lambda: [{"NodeManagerAddress": address}],
         shutdown=lambda: closed.append(1),
     )
-    monkeypatch.setattr(ray_engine, "importlib", SimpleNamespace(import_module=lambda name: fake))
+    play(monkeypatch, fake)
     if address == "127.0.0.1":
         with ray_engine._cluster(2):
             assert Path(begun["_temp_dir"]).is_dir() and begun["address"] == "local" and not closed
@@ -102,11 +108,43 @@ def test_a_ray_that_does_not_start_is_told_and_closed(monkeypatch):
     def init(**_given):
         raise OSError("no room")
 
-    fake = SimpleNamespace(is_initialized=lambda: False, init=init, shutdown=lambda: closed.append(1))
-    monkeypatch.setattr(ray_engine, "importlib", SimpleNamespace(import_module=lambda name: fake))
+    play(monkeypatch, SimpleNamespace(is_initialized=lambda: False, init=init, shutdown=lambda: closed.append(1)))
     with pytest.raises(ConsilienceError, match="CSL-M219.*no room"), ray_engine._cluster(1):
         pass
     assert closed
+
+
+TOLD = """
+import sys
+sys.path.insert(0, {root!r})
+import {module}
+print("ray" in sys.modules)
+from federation.errors import ConsilienceError
+from simulations.engines import ray as engine
+try:
+    with engine._environment(), engine._cluster(1):
+        print("begun")
+except ConsilienceError as error:
+    print(error.code, error.cause)
+"""
+
+
+def told(module):
+    """What a process says that starts Ray after it has imported this module."""
+    script = TOLD.format(root=str(Path(__file__).parents[3]), module=module)
+    return subprocess.run(
+        [sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=100
+    ).stdout.split("\n")
+
+
+def test_a_ray_that_was_imported_before_would_answer_anybody():
+    loaded, said, _ = told("ray")
+    assert loaded == "True" and said.startswith("CSL-M219") and "imported" in said
+
+
+@pytest.mark.e2e
+def test_nothing_of_the_command_imports_ray_before_its_time():
+    assert told("simulations.command")[:2] == ["False", "begun"]
 
 
 def test_the_environment_is_set_back(monkeypatch):
