@@ -3,7 +3,7 @@
 from federation.errors import DocumentError
 from simulations.engines.work import Engine
 
-NAMES = ("vectorized", "vectorized:cuda", "local", "ray")
+NAMES = ("vectorized", "vectorized:cuda", "local", "ray", "ray:cluster")
 
 
 def engine_of(name: str) -> Engine:
@@ -21,10 +21,10 @@ def engine_of(name: str) -> Engine:
         from simulations.engines.local import Local  # noqa: PLC0415
 
         return Local()
-    if name == "ray":
+    if name in ("ray", "ray:cluster"):
         from simulations.engines.ray import Ray  # noqa: PLC0415
 
-        return Ray()
+        return Ray(cluster=name.endswith("cluster"))
     if name in ("vectorized", "vectorized:cuda"):
         from simulations.engines.vectorized import Vectorized  # noqa: PLC0415
 

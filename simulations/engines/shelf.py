@@ -1,5 +1,6 @@
 """A job as files in a folder, so that worker processes find its rows: arrays without pickle, mapped into memory and shared."""
 
+import socket
 from functools import lru_cache
 from pathlib import Path
 
@@ -49,7 +50,19 @@ def write_job(job: Job, folder: Path) -> None:
 
 
 def read_job(folder: Path) -> Job:
-    """Read what `write_job` wrote; rows are mapped, not read, and changes to them reach no file."""
+    """Read what `write_job` wrote; rows are mapped, not read, and changes to them reach no file.
+
+    Raises
+    ------
+    StorageError
+        CSL-M214 when the folder is not there, as on a node of a cluster that does not share it.
+    """
+    if not (folder / _PLAN).is_file():
+        raise StorageError(
+            "CSL-M214",
+            f"There are no rows in {folder} on {socket.gethostname()}.",
+            "Set TMPDIR to a folder that all nodes of the cluster see under the same path.",
+        )
     plan = Plan.model_validate_json((folder / _PLAN).read_bytes())
     dense, codes, labels, offsets, declared = (
         np.load(folder / f"{name}.npy", mmap_mode="c", allow_pickle=False) for name in _ARRAYS

@@ -28,7 +28,7 @@ MOST_CELLS = 100_000
 _SHOWN_PROBLEMS = 10
 _NOT_VARIED = frozenset({"name", "title"})
 
-EngineName = Literal["vectorized", "vectorized:cuda", "local", "ray"]
+EngineName = Literal["vectorized", "vectorized:cuda", "local", "ray", "ray:cluster"]
 FieldPath = Annotated[str, Field(min_length=1, max_length=200)]
 Values = Annotated[tuple[JsonValue, ...], Field(min_length=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]

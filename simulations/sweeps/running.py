@@ -19,7 +19,7 @@ from simulations.sweeps.tables import rebuild
 from simulations.sweeps.worker import compute
 from simulations.sweeps.workers import COMMAND, Answer, Failure, Workers, answer_of, task_of
 
-_PARALLEL_BY_ITSELF = frozenset({"ray", "vectorized:cuda"})
+_PARALLEL_BY_ITSELF = frozenset({"ray", "ray:cluster", "vectorized:cuda"})
 
 
 @dataclass(frozen=True)

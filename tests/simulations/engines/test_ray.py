@@ -1,4 +1,4 @@
-"""The Ray engine: rows as files, what is set is set back, nothing listens beyond this machine, nothing is left behind."""
+"""The Ray engine: rows as files, the same bits as the local engine, nothing listens beyond this machine, nothing is left behind."""
 
 import importlib
 import importlib.util
@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -43,6 +42,12 @@ def test_what_a_worker_does_to_rows_reaches_no_file(tmp_path):
     assert not (read_job(tmp_path).rows.dense == 7.0).all()
 
 
+def test_a_node_that_does_not_share_the_folder(tmp_path):
+    with pytest.raises(StorageError, match="CSL-M214") as caught:
+        read_job(tmp_path / "absent")
+    assert "TMPDIR" in caught.value.action
+
+
 def test_a_folder_that_takes_no_files(tmp_path):
     with pytest.raises(StorageError, match="CSL-M218"):
         write_job(job_of("mlp"), tmp_path / "absent")
@@ -66,96 +71,6 @@ def test_without_ray_it_says_how_to_add_it(monkeypatch):
     with pytest.raises(ConsilienceError, match="CSL-M215") as caught:
         Ray()
     assert "consilience[ray]" in caught.value.action
-
-
-def test_a_ray_of_somebody_else_is_left_alone(monkeypatch):
-    closed = []
-    fake = SimpleNamespace(is_initialized=lambda: True, shutdown=lambda: closed.append(1))
-    monkeypatch.setattr(ray_engine, "importlib", SimpleNamespace(import_module=lambda name: fake))
-    with pytest.raises(ConsilienceError, match="CSL-M219"), ray_engine._cluster(1):
-        pass
-    assert not closed
-
-
-def play(monkeypatch, fake):
-    """Let the engine meet this Ray, which read the engine's variables."""
-    monkeypatch.setattr(ray_engine, "importlib", SimpleNamespace(import_module=lambda name: fake))
-    monkeypatch.setattr(ray_engine, "_guarded", lambda: True)
-
-
-@pytest.mark.parametrize("address", ["127.0.0.1", "192.0.2.7"])
-def test_a_ray_that_hears_more_than_this_machine_is_closed(monkeypatch, address):
-    closed, begun = [], {}
-    fake = SimpleNamespace(
-        is_initialized=lambda: False,
-        init=lambda **given: begun.update(given),
-        nodes=lambda: [{"NodeManagerAddress": address}],
-        shutdown=lambda: closed.append(1),
-    )
-    play(monkeypatch, fake)
-    if address == "127.0.0.1":
-        with ray_engine._cluster(2):
-            assert Path(begun["_temp_dir"]).is_dir() and begun["address"] == "local" and not closed
-    else:
-        with pytest.raises(ConsilienceError, match="CSL-M219.*192"), ray_engine._cluster(2):
-            pass
-    assert closed and not Path(begun["_temp_dir"]).exists()
-
-
-def test_a_ray_that_does_not_start_is_told_and_closed(monkeypatch):
-    closed = []
-
-    def init(**_given):
-        raise OSError("no room")
-
-    play(monkeypatch, SimpleNamespace(is_initialized=lambda: False, init=init, shutdown=lambda: closed.append(1)))
-    with pytest.raises(ConsilienceError, match="CSL-M219.*no room"), ray_engine._cluster(1):
-        pass
-    assert closed
-
-
-TOLD = """
-import sys
-sys.path.insert(0, {root!r})
-import {module}
-print("ray" in sys.modules)
-from federation.errors import ConsilienceError
-from simulations.engines import ray as engine
-try:
-    with engine._environment(), engine._cluster(1):
-        print("begun")
-except ConsilienceError as error:
-    print(error.code, error.cause)
-"""
-
-
-def told(module):
-    """What a process says that starts Ray after it has imported this module."""
-    script = TOLD.format(root=str(Path(__file__).parents[3]), module=module)
-    return subprocess.run(
-        [sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=100
-    ).stdout.split("\n")
-
-
-def test_a_ray_that_was_imported_before_would_answer_anybody():
-    loaded, said, _ = told("ray")
-    assert loaded == "True" and said.startswith("CSL-M219") and "imported" in said
-
-
-@pytest.mark.e2e
-def test_nothing_of_the_command_imports_ray_before_its_time():
-    assert told("simulations.command")[:2] == ["False", "begun"]
-
-
-def test_the_environment_is_set_back(monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "5")
-    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
-    before = dict(os.environ)
-    with pytest.raises(KeyError), ray_engine._environment():
-        assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0" and os.environ["RAY_AUTH_MODE"] == "token"
-        assert os.environ["OMP_NUM_THREADS"] == "1" and len(os.environ["RAY_AUTH_TOKEN"]) == 64
-        raise KeyError
-    assert dict(os.environ) == before
 
 
 class SilentGrid:
@@ -218,6 +133,67 @@ def test_a_session_over_real_processes(tmp_path, monkeypatch):
     assert psutil.wait_procs(children, timeout=20)[1] == []
     assert not list(tmp_path.glob("consilience-*"))
     assert {name for name in before | os.environ if before.get(name) != os.environ.get(name)} <= {"PYTEST_CURRENT_TEST"}
+
+
+HOST = """
+import sys
+sys.path.insert(0, {root!r})
+from simulations.engines.raylets import own_cluster
+
+with own_cluster(2):
+    import os
+    import ray
+    print(ray.get_runtime_context().gcs_address, os.environ["RAY_AUTH_TOKEN"], flush=True)
+    sys.stdin.read()
+"""
+GUEST = """
+import sys
+sys.path.insert(0, {root!r})
+import numpy as np
+from federation.errors import FederationError
+from simulations.engines.local import Local
+from simulations.engines.registry import engine_of
+from tests.simulations.engines.jobs import job_of, work_of
+
+job = job_of("mlp")
+work = work_of(job, 2, noise=1.0)
+try:
+    with engine_of("ray:cluster").open(job) as session, Local().open(job) as exact:
+        for number in (2, 3):
+            np.testing.assert_array_equal(session.releases(work), exact.releases(work))
+        print("the same")
+except FederationError as error:
+    print(error.code)
+"""
+
+
+@pytest.mark.e2e
+def test_a_cluster_that_runs_already_is_joined_by_who_knows_its_token_and_left_as_it_was(tmp_path):
+    root = str(Path(__file__).parents[3])
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | {"HOME": str(tmp_path)}
+    with subprocess.Popen(
+        [sys.executable, "-c", HOST.format(root=root)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=plain,
+    ) as host:
+        address, token = host.stdout.readline().split()
+
+        def guest(**known):
+            # The cluster hears loopback alone, and so must its guest.
+            told = plain | {"RAY_ADDRESS": address, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", **known}
+            script = GUEST.format(root=root)
+            run = subprocess.run(
+                [sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=200, env=told
+            )
+            return run.stdout.strip()
+
+        assert guest() == "CSL-M213"
+        assert [guest(RAY_AUTH_TOKEN=token) for _ in range(2)] == ["the same", "the same"]
+        assert host.poll() is None
+        host.stdin.close()
+        assert host.wait(timeout=60) == 0
 
 
 INTERRUPTED = """

@@ -145,7 +145,7 @@ def test_failed_rounds_are_said(table):
 def test_engines_go_by_their_names():
     assert engine_of("vectorized").name == "vectorized"
     assert engine_of("local").name == "local"
-    assert {"vectorized", "local", "ray"} <= set(NAMES)
+    assert {"vectorized", "local", "ray", "ray:cluster"} <= set(NAMES)
     with pytest.raises(DocumentError, match="vectorized") as caught:
         engine_of("fast")
     assert caught.value.code == "CSL-M262"

@@ -101,7 +101,13 @@ def test_what_does_not_fit_is_said_before_anything_is_written(tmp_path):
 
 
 def test_engines_that_use_every_core_have_one_worker():
-    assert default_workers("ray") == default_workers("vectorized:cuda") == 1 <= default_workers("vectorized")
+    assert (
+        default_workers("ray")
+        == default_workers("ray:cluster")
+        == default_workers("vectorized:cuda")
+        == 1
+        <= default_workers("vectorized")
+    )
 
 
 def test_one_cell_is_timed_and_not_kept():
