@@ -24,7 +24,7 @@ def judge(heldout: Rows, logits: Floats) -> Judged:
     """Judge logits [N] of the held-out rows, each by the model that its institution would use.
 
     A logit that is NaN stands for no model: no figure of a part that holds one exists. Overall figures beside those of everybody's
-    customers together: mean and least AUC of the institutions, and the mean of their lifts.
+    customers together: mean and least AUC of the institutions, and the means of their lifts; `lift` and `lift_mean` are those at 10%.
     """
     labels = heldout.labels.numpy().astype(np.float64)
     parts = tuple(
@@ -32,12 +32,9 @@ def judge(heldout: Rows, logits: Floats) -> Judged:
         for start, stop in zip(heldout.offsets[:-1].tolist(), heldout.offsets[1:].tolist(), strict=True)
     )
     aucs = [part["auc"] for part in parts]
-    overall = _figures(labels, logits) | {
-        "auc_mean": _over(np.mean, aucs),
-        "auc_worst": _over(np.min, aucs),
-        "lift_mean": _over(np.mean, [part["lift_10"] for part in parts]),
-    }
-    return Judged(overall | {"lift": overall["lift_10"]}, parts)
+    overall = _figures(labels, logits) | {"auc_mean": _over(np.mean, aucs), "auc_worst": _over(np.min, aucs)}
+    overall |= {f"{name}_mean": _over(np.mean, [part[name] for part in parts]) for name in SHARES}
+    return Judged(overall | {"lift": overall["lift_10"], "lift_mean": overall["lift_10_mean"]}, parts)
 
 
 def _over(summary: Callable[[Floats], np.floating], values: Sequence[float]) -> float:

@@ -47,8 +47,8 @@ def _base_rates(results: Results) -> list[str]:
     _, least, most = max(wide)
     return [
         f"Base rates of institutions differ by more than a factor of {FACTOR:g} (from {least:.1%} to {most:.1%} of held-out "
-        "customers): figures in one ranking over all (auc_ranking, lift at other shares than 10%) reward a model that knows where a "
-        "customer is from, not who. Judge by auc or lift@10%, the means over institutions."
+        "customers): figures in one ranking over all (auc_ranking) reward a model that knows where a customer is from, not who. Judge by "
+        "auc or lift, the means over institutions."
     ]
 
 

@@ -51,12 +51,12 @@ class Metric:
 
 
 def _lift(percent: int) -> Metric:
-    """Return the lift at a share: at 10% the mean over institutions, at others (which results have overall alone) in one ranking."""
-    name, short, best = f"lift@{percent}%", f"lift@{percent}\u202f%", f"lift among the best-scored {percent}\u202f%"
-    if percent == 10:
-        return Metric(name, "lift_mean", short, f"{best}, mean over institutions", True, 0.0, 10.0, 2, "lift")
-    column, title = f"lift_{percent:02d}", f"{best} of all customers in one ranking"
-    return Metric(name, column, short, title, True, 0.0, 100.0 / percent, 2, column)
+    """Return the lift among the best-scored of this share, which institutions have each of their own."""
+    title = f"lift among the best-scored {percent}\u202f%, mean over institutions"
+    own = "lift" if percent == 10 else f"lift_{percent:02d}"
+    return Metric(
+        f"lift@{percent}%", f"{own}_mean", f"lift@{percent}\u202f%", title, True, 0.0, 100.0 / percent, 2, own
+    )
 
 
 METRICS = {
@@ -91,8 +91,8 @@ METRICS = {
 _ALIASES = {"lift": "lift@10%", "auc_mean": "auc"}
 
 MEANING = (
-    "auc and lift@10% are means over institutions, each judged on its own customers; auc_ranking, lift at other shares and log_loss are "
-    "over everybody's in one list, where a model that knows its institution's base rate has an advantage."
+    "auc and lifts are means over institutions, each judged on its own customers; auc_ranking and log_loss are over everybody's in one "
+    "list, where a model that knows its institution's base rate has an advantage."
 )
 
 

@@ -174,18 +174,8 @@ def _cell(row: Row, paths: Sequence[str]) -> dict[str, object]:
         "epsilon": epsilon if isinstance(epsilon, float) else math.nan,
         "dropout": row.simulation.faults.dropout,
         **{path: _text(_at(row.simulation, path)) for path in paths},
-        **_overall(row),
+        **(row.overall or {}),
     }
-
-
-def _overall(row: Row) -> dict[str, float]:
-    """Return a cell's figures over everybody; the institutions' mean lift is counted here where the run did not."""
-    figures = dict(row.overall or {})
-    lifts = [_number(place.get("lift")) for place in row.institutions or ()]
-    known = [value for value in lifts if not math.isnan(value)]
-    if known and "lift_mean" not in figures:
-        figures["lift_mean"] = math.fsum(known) / len(known)
-    return figures
 
 
 def _at(simulation: Simulation, path: str) -> object:

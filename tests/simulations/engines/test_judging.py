@@ -30,6 +30,10 @@ def test_figures_overall_and_by_institution():
     assert judged.overall["auc_worst"] == 0.5
     assert judged.overall["base_rate"] == 0.5
     assert judged.overall["lift_mean"] == np.mean([part["lift_10"] for part in judged.by_institution]) == 1.0
+    for share in ("01", "05", "10", "20"):
+        own = [part[f"lift_{share}"] for part in judged.by_institution]
+        assert judged.overall[f"lift_{share}_mean"] == np.mean(own)
+    assert judged.overall["lift_05_mean"] != judged.overall["lift_05"]
     assert judged.overall["lift"] == judged.overall["lift_10"] == 0.0  # the one best score is a zero
     assert judged.overall["log_loss"] == pytest.approx(log_loss(labels, 1.0 / (1.0 + np.exp(-logits))))
 

@@ -18,11 +18,10 @@ from simulations.sweeps.comparing import (
     pooled_private,
     side_by_side,
 )
-from simulations.sweeps.document import cells
 from simulations.sweeps.estimates import Estimate, difference, mean
 from simulations.sweeps.matching import between
 from simulations.sweeps.metrics import metric_of
-from simulations.sweeps.reading import Row, gather, read
+from simulations.sweeps.reading import read
 from simulations.sweeps.running import run_sweep
 from simulations.sweeps.store import Store
 from simulations.sweeps.summary import plain, summarise
@@ -83,18 +82,6 @@ def test_the_auc_is_the_mean_over_institutions_and_the_ranking_is_another_metric
     (plainly,), (ranked,) = (frontier(results, metric_of(name)) for name in ("auc", "auc_ranking"))
     for mean_, one in zip(plainly.points, ranked.points, strict=True):
         assert mean_.value.value - one.value.value == pytest.approx(0.2)
-
-
-def test_the_mean_lift_is_counted_from_institutions_where_a_run_did_not() -> None:
-    (cell, *_) = cells(made.sweep({"privacy.epsilon": [1.0]}, seeds=1))
-    places = [{"name": name, "declared": 100, "lift": lift} for name, lift in (("a", 1.0), ("b", 4.0), ("c", None))]
-
-    def lift(overall: dict[str, float]) -> float:
-        row = Row(cell.digest, cell.simulation, cell.seed, cell.engine, overall, places)
-        return float(gather("made", "Made", [row], (), "again").cells["lift_mean"].iloc[0])
-
-    assert lift({"lift": 9.0}) == 2.5
-    assert lift({"lift": 9.0, "lift_mean": 3.0}) == 3.0
 
 
 def test_the_frontier_finds_the_truth_of_every_setting() -> None:
