@@ -111,9 +111,20 @@ def auc(labels: Floats, scores: Floats) -> float:
 
 
 def lift(labels: Floats, scores: Floats, share: float = TOP_SHARE) -> float:
-    """Return the share of positives among the best-scored `share` of customers, over that among all."""
-    chosen = np.argsort(-scores, kind="stable")[: max(1, round(share * len(scores)))]
-    return float(labels[chosen].mean() / labels.mean())
+    """Return the share of positives among the best-scored `share` of customers, over that among all.
+
+    Of customers with the same score any may be chosen: the mean over all such choices counts.
+    """
+    count = max(1, round(share * len(scores)))
+    return float(_hits(labels, scores)[count - 1] / count / labels.mean())
+
+
+def _hits(labels: Floats, scores: Floats) -> Floats:
+    """Return how many positives the best-scored 1, 2, ... n customers hold, float64 [n]: among equals each counts their mean."""
+    order = np.argsort(-scores, kind="stable")
+    _, group = np.unique(-scores[order], return_inverse=True)
+    mean = np.bincount(group, labels[order]) / np.bincount(group)
+    return np.cumsum(mean[group])
 
 
 def roc(role: str, labels: Floats, scores: Floats) -> Curve:
@@ -125,7 +136,7 @@ def roc(role: str, labels: Floats, scores: Floats) -> Curve:
 
 def lift_curve(role: str, labels: Floats, scores: Floats) -> Curve:
     """Return the lift of the best-scored share of customers, for shares from 2% to all."""
-    hits = np.cumsum(labels[np.argsort(-scores, kind="stable")])
+    hits = _hits(labels, scores)
     shares = np.arange(1, _LIFT_POINTS + 1) / _LIFT_POINTS
     counts = np.maximum(1, np.round(shares * len(labels)).astype(np.int64))
     return _curve(role, counts / len(labels), hits[counts - 1] / counts / labels.mean())

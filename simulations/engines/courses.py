@@ -5,9 +5,10 @@ from typing import Literal, Protocol
 
 from federation.basis import ROW_NORM
 from server.descent import Descent, gradient_of_change
+from server.monotone import Cone, cones_of, held
 from server.optimizer import ServerState, step
 from server.recipe import RunTuning, TrainingPlan
-from simulations.engines.work import Floats, Layout
+from simulations.engines.work import Floats, Job, Layout
 
 _SAFE_STEP = 4.0 / (ROW_NORM**2 + 1.0)
 """One over the largest curvature of the logistic loss on rows of norm up to ROW_NORM beside an intercept."""
@@ -37,12 +38,17 @@ class Course(Protocol):
 
 @dataclass(frozen=True)
 class RecipeCourse:
-    """Linear models by `server.descent`: two probes, a start, and steps along and across the average row."""
+    """Linear models by `server.descent`: two probes, a start, and steps along and across the average row.
+
+    `probe_rate` is the length of a local step in the probes of a `fedavg` course; `cones` are what monotone columns must satisfy.
+    """
 
     layout: Layout
     plan: TrainingPlan
     tuning: RunTuning
     state: Descent
+    probe_rate: float = 1.0
+    cones: tuple[Cone, ...] = ()
 
     @property
     def probing(self) -> bool:
@@ -56,12 +62,17 @@ class RecipeCourse:
     def after(self, mean: Floats) -> "RecipeCourse":
         """Return the course after a round."""
         parts = self.layout.split(mean)
-        gradient = parts if self.plan.mode == "fedsgd" else gradient_of_change(parts, self.plan, self.tuning)
-        return replace(self, state=self.state.after(gradient, self.plan, self.tuning))
+        if self.plan.mode == "fedavg":
+            tuning = replace(self.tuning, local_learning_rate=self.probe_rate) if self.probing else self.tuning
+            parts = gradient_of_change(parts, self.plan, tuning)
+        return replace(self, state=self.state.after(parts, self.plan, self.tuning))
 
     def model(self) -> Floats:
-        """Return the model."""
-        return self.layout.flat(self.state.model(self.tuning))
+        """Return the model, with curves held monotone where it says so."""
+        found = self.state.model(self.tuning)
+        if self.cones:
+            found = held(found, self.cones, None if self.probing else self.state.moments(self.tuning).mean)
+        return self.layout.flat(found)
 
 
 @dataclass(frozen=True)
@@ -80,6 +91,7 @@ class OptimizerCourse:
     round: int
     origin: Floats
     rate: float
+    cones: tuple[Cone, ...] = ()
 
     @property
     def probing(self) -> bool:
@@ -98,8 +110,9 @@ class OptimizerCourse:
         return replace(self, state=moved, round=done)
 
     def model(self) -> Floats:
-        """Return the model."""
-        return self._scaled(self.layout.flat(self.state.model()))
+        """Return the model, with curves held monotone where it says so."""
+        found = self._scaled(self.layout.flat(self.state.model()))
+        return self.layout.flat(held(self.layout.tensors(found), self.cones, None)) if self.cones else found
 
     def _scaled(self, weights: Floats) -> Floats:
         return weights if self.rate == 1.0 else self.origin + self.rate * (weights - self.origin)
@@ -115,12 +128,14 @@ class OptimizerCourse:
 
 
 def start_course(
-    layout: Layout, start: Floats, plan: TrainingPlan, tuning: RunTuning, kind: Kind, rate: float = 1.0
+    job: Job, plan: TrainingPlan, tuning: RunTuning, kind: Kind, rate: float = 1.0, probe_rate: float = 1.0
 ) -> Course:
-    """Return the course before the first round, at these weights (float64 [P]); linear models by the recipe begin at zero.
+    """Return the course before the first round, at the network's public starting weights; linear models by the recipe begin at zero.
 
-    `rate` is by what a server that is not the recipe's shortens its moves.
+    `rate` is by what a server that is not the recipe's shortens its moves; `probe_rate` as `RecipeCourse` has it.
     """
+    layout, cones = job.layout, cones_of(job.model, job.contract)
     if kind == "recipe" and plan.family == "linear":
-        return RecipeCourse(layout, plan, tuning, Descent.start(layout.width - 1))
-    return OptimizerCourse(layout, plan, tuning, kind, ServerState.start(layout.split(start)), 0, start, rate)
+        return RecipeCourse(layout, plan, tuning, Descent.start(layout.width - 1), probe_rate, cones)
+    start = job.start()
+    return OptimizerCourse(layout, plan, tuning, kind, ServerState.start(layout.split(start)), 0, start, rate, cones)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from server.monotone import cones_of, held
 from simulations.engines.courses import Course, start_course
 from simulations.engines.faults import Attendance
 from simulations.engines.simulation import FedAvg, FedSGD, PooledDP, Scaffold, Simulation
@@ -50,7 +51,7 @@ def drive(
     """
     layout = job.layout
     told = _swapped(job, there) if simulation.faults.poisoners.attack == "labels" and there.poisoner.any() else job
-    course = start_course(layout, job.start(), terms.plan, terms.tuning, server_of(algorithm), terms.server_rate)
+    course = start_course(job, terms.plan, terms.tuning, server_of(algorithm), terms.server_rate, terms.probe_rate)
     failed = learned = 0
     with engine.open(told) as session:
         control = np.zeros(layout.width) if isinstance(algorithm, Scaffold) else None
@@ -94,7 +95,7 @@ def _work(
     )
     if isinstance(algorithm, FedSGD | PooledDP):
         return work
-    rate = terms.tuning.local_learning_rate
+    rate = terms.probe_rate if probing else terms.tuning.local_learning_rate
     if isinstance(algorithm, FedAvg):
         return replace(
             work, local=Local(algorithm.steps, rate, momentum=algorithm.momentum, proximal=algorithm.proximal)
@@ -136,4 +137,8 @@ def _personal(session: Session, simulation: Simulation, job: Job, terms: Terms, 
         rate=1.0,
         local=Local(personal.steps, personal.rate, tail=False, full=True, head=personal.part == "head"),
     )
-    return model + session.releases(work)
+    own = model + session.releases(work)
+    if cones := cones_of(job.model, job.contract):
+        layout = job.layout
+        own = np.array([layout.flat(held(layout.tensors(weights), cones, None)) for weights in own])
+    return own

@@ -35,18 +35,21 @@ class Attendance:
 def attendance(faults: Faults, institutions: int, rounds: int, seed: int) -> Attendance:
     """Draw who answers.
 
+    Who leaves, is slow or lies does not depend on the number of rounds, and rounds that two studies of one seed both have begin alike: so
+    that algorithms of unlike length meet the same institutions.
+
     An institution's time for a round is exp(s (a + b) / sqrt 2) with standard normal a, its own for the whole run, and b, new each round:
     lognormal with spread s and median 1.
     """
-    draw = stream(seed, FAULTS)
-    absent = draw.random((rounds, institutions)) < faults.dropout
-    gone = draw.random(institutions) < faults.lost
+    each_round, leaves, pace, each_pace, lies = (stream(seed, FAULTS, part) for part in range(5))
+    absent = each_round.random((rounds, institutions)) < faults.dropout
+    gone = leaves.random(institutions) < faults.lost
     absent[rounds // 2 :] |= gone
-    normal = (draw.standard_normal(institutions) + draw.standard_normal((rounds, institutions))) / np.sqrt(2.0)
+    normal = (pace.standard_normal(institutions) + each_pace.standard_normal((rounds, institutions))) / np.sqrt(2.0)
     time = np.exp(faults.stragglers * normal)
     limit = max(faults.deadline, 1.0) if faults.stragglers == 0.0 else faults.deadline
     present = ~absent & (time <= limit)
     waited = np.where(present.all(axis=1), time.max(axis=1), limit)
     poisoner = np.zeros(institutions, dtype=np.bool_)
-    poisoner[draw.permutation(institutions)[: faults.poisoners.count]] = True
+    poisoner[lies.permutation(institutions)[: faults.poisoners.count]] = True
     return Attendance(present, ~absent, waited, poisoner)

@@ -27,11 +27,15 @@ _WORKERS = {
     "FLWR_DISABLE_UPDATE_CHECK": "1",
     "OMP_NUM_THREADS": "1",
 }
-_GUARDED = _WORKERS | {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_AUTH_MODE": "token",
-}
+_GUARDED = (
+    _WORKERS
+    | {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "RAY_ENABLE_AUTO_CONNECT": "0",  # else whatever touches an actor after the end starts another Ray, with nobody's settings
+        "RAY_AUTH_MODE": "token",
+    }
+)
 _HERE = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"
 }  # on any system: without it Ray listens on every interface of the machine
@@ -71,13 +75,14 @@ def joined_cluster() -> Iterator[None]:
     ConsilienceError
         CSL-M219 when Ray runs in this process already, or was imported without RAY_AUTH_MODE=token.
     FederationError
-        CSL-M213 when RAY_ADDRESS names no cluster, or that does not let us in.
+        CSL-M213 when RAY_ADDRESS names no cluster, or that does not let us in, or others are at work there.
     """
     address = _address()
     with _environment(_GUARDED):
         ray = _ray()
         try:
             _join(ray, address)
+            _check_free(ray, address)
             yield
         finally:
             ray.shutdown()
@@ -152,6 +157,17 @@ def _join(ray: ModuleType, address: str) -> None:
         ray.init(address=address, log_to_driver=False, configure_logging=False, runtime_env={"env_vars": _WORKERS})
     except (*_FAILURES, ray.exceptions.AuthenticationError) as error:
         raise _not_joined(address, error) from error
+
+
+def _check_free(ray: ModuleType, address: str) -> None:
+    """Refuse a cluster that others use: Flower's runtime sends work to as many processes as it has processors, free or not."""
+    has, free = (found.get("CPU", 0.0) for found in (ray.cluster_resources(), ray.available_resources()))
+    if free < max(has, 1.0):
+        raise FederationError(
+            "CSL-M213",
+            f"Of the {has:g} processors of the cluster at {address}, {free:g} are free; Flower's runtime waits for all of them.",
+            "Wait until others have finished, or take a cluster of its own.",
+        )
 
 
 def _not_joined(address: str, error: Exception) -> FederationError:

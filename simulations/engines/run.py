@@ -26,6 +26,7 @@ _REFERENCE_MOMENTUM = 0.9
 _INNER = 9  # a stream beside those of `simulations.partners.seating`
 _INNER_SHARE = 0.2
 _FEW = 0.5
+_FEW_DESCENTS = 10
 Cell = dict[str, object]
 
 
@@ -126,6 +127,7 @@ def _federated(
     else:
         parts = [scores(job, own, seats.heldout.of(place)) for place, own in enumerate(trail.own)]
         logits = np.concatenate(parts)
+    logits[~np.isfinite(logits)] = np.nan
     return _Found(logits, terms, there, trail.failed, trail.steps, seconds, trail.learned)
 
 
@@ -230,15 +232,14 @@ def _full_steps(engine: Engine, job: Job, steps: int, who: NDArray[np.bool_]) ->
 def _counts(found: _Found, simulation: Simulation) -> dict[str, float]:
     if found.terms is None:
         return {"rounds": 0.0, "rounds_failed": 0.0, "client_steps": 0.0, "duration": 0.0, "epsilon_max": float("nan")}
-    epsilon = simulation.privacy.epsilon
-    largest = max(epsilon) if isinstance(epsilon, tuple) else epsilon
+    budgets = [simulation.privacy.of(place) for place in range(len(found.terms.declared))]
     rounds = found.terms.plan.rounds
     return {
         "rounds": float(rounds),
         "rounds_failed": float(found.failed),
         "client_steps": float(found.steps),
         "duration": float(rounds if found.there is None else found.there.duration.sum()),
-        "epsilon_max": float("nan") if largest is None else largest,
+        "epsilon_max": max(float("nan") if budget is None else budget for budget in budgets),
     }
 
 
@@ -274,6 +275,13 @@ def _warnings(simulation: Simulation, job: Job, judged: Judged, found: _Found) -
     if not found.learned:
         said.append("No round in which weights move succeeded: there is no model, and figures of one are missing.")
     algorithm = simulation.algorithm
+    if found.learned and np.isnan(found.logits).any():
+        said.append("Weights overflowed: the study diverged, and figures are missing. Take shorter steps.")
+    if found.terms is not None and found.terms.plan.probes and found.terms.plan.descent_rounds < _FEW_DESCENTS:
+        said.append(
+            f"{found.terms.plan.descent_rounds} rounds of descent follow the recipe's probes, too few to learn by: take fewer local steps, "
+            "or server: average."
+        )
     if simulation.rounds is not None and not isinstance(algorithm, Alone | Pooled):
         ruled = rule_rounds(simulation, algorithm, job.declared, job.layout.width)
         if simulation.rounds < _FEW * ruled:

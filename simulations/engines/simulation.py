@@ -16,6 +16,7 @@ Above = Annotated[float, Field(gt=0, le=1e6)]
 Count = Annotated[int, Field(ge=1, le=100_000)]
 Path = Annotated[str, Field(min_length=1, max_length=1000)]
 MOST_ROUNDS = 10_000
+_LONGEST_PULL = 2.0
 
 
 class PublicData(Document):
@@ -166,6 +167,10 @@ class FedAvg(Document):
     def _recipe_reads_gradients(self) -> Self:
         if self.server == "recipe" and (self.momentum or self.proximal):
             raise ValueError("server: recipe reads a change as gradients: momentum and proximal need another server")
+        if self.rate is not None and self.rate * self.proximal >= _LONGEST_PULL:
+            raise ValueError(
+                "rate * proximal must be below 2: longer steps back lead beyond the round's weights, farther each time"
+            )
         return self
 
 
@@ -257,4 +262,4 @@ class Simulation(Document):
     personal: Personal | None = None
     rounds: Annotated[int | None, Field(ge=1, le=MOST_ROUNDS)] = None
     sampling_rate: Annotated[float | None, Field(gt=0, le=1)] = None
-    clip: Annotated[float | None, Field(gt=0, le=1e4)] = None
+    clip: Annotated[float | None, Field(ge=1e-6, le=1e4)] = None

@@ -16,6 +16,7 @@ import numpy as np
 from federation.basis import ROW_NORM
 from federation.errors import DocumentError
 from privacy.accounting import calibrate_noise
+from privacy.dp_optimizer import SMALLEST_CLIP
 from server.optimizer import FEDADAM_RATE, FEDAVGM_MOMENTUM
 from server.recipe import (
     NOISE_IN_WEIGHTS,
@@ -67,6 +68,9 @@ class Terms:
         A round with fewer answers than this fails.
     server_rate:
         By what the server shortens its moves (`simulations.engines.courses`).
+    probe_rate:
+        Length of a local step in the probes of `fedavg`, which read a change as a gradient at the weights that it began at: local steps
+        together lead no farther than the product's two.
     """
 
     plan: TrainingPlan
@@ -81,6 +85,7 @@ class Terms:
     declared: Integers
     quorum: int
     server_rate: float = 1.0
+    probe_rate: float = 1.0
 
     def factors(self, probing: bool, present: Floats) -> Floats:
         """Return by what each release is multiplied to give the mean gradient or the mean change; zero where `present` is."""
@@ -121,6 +126,12 @@ def find_terms(
         As `privacy.accounting.calibrate_noise`.
     """
     plan = _plan(simulation, algorithm, declared, width)
+    if plan.sampling_rate * float(declared.max()) < 1.0:
+        raise DocumentError(
+            "CSL-M260",
+            f"A sampling rate of {plan.sampling_rate:g} draws less than one customer a step, even at the largest institution.",
+            f"Ask for a sampling_rate of {1.0 / float(declared.max()):.2g} or more.",
+        )
     budgets = [simulation.privacy.of(place) for place in range(len(declared))]
     sigma = np.array(
         [
@@ -137,7 +148,18 @@ def find_terms(
     else:
         weight = _weights("size" if isinstance(algorithm, Scaffold) else algorithm.weights, plain, width)
         found = replace(plain, weight=weight, probe_weight=weight)
+    _check_clips(found)
     return _tuned(found, algorithm)
+
+
+def _check_clips(terms: Terms) -> None:
+    least = float(terms.clip.min())
+    if least < SMALLEST_CLIP:
+        raise DocumentError(
+            "CSL-M260",
+            f"The least clip is {least:.2g}, where neither clipping nor noise would be what is accounted.",
+            f"Ask for a larger clip: none may be below {SMALLEST_CLIP:g}, that of the strictest budget under shared noise neither.",
+        )
 
 
 def rule_rounds(simulation: Simulation, algorithm: Trained | PooledDP, declared: Integers, width: int) -> int:
@@ -172,16 +194,18 @@ def impulse(local_steps: int, momentum: float, tail: bool) -> Floats:
     return np.asarray(moved.mean(axis=0), dtype=np.float64)
 
 
-def plain_rate(family: Family, kind: str, rounds: int, noise: float, parts: Floats) -> tuple[float, float]:
+def plain_rate(
+    family: Family, kind: str, rounds: int, noise: float, parts: Floats, proximal: float = 0.0
+) -> tuple[float, float]:
     """Return the step on mean gradients, and by what the server shortens its moves, where the server is not the recipe's.
 
     Noise of the mean gradients is balanced as in `server.recipe`: over T rounds it leaves noise of eta s sqrt(T sum c_j^2) in a weight, ten
     times as much with a momentum of .9, and eta is such that this is the size that weights may be expected to have. It is never longer than
-    is stable: below 2 / L for a local step (L the largest curvature), and below 2 (1 + .9) / L for a round by momentum, in which
-    gradients count sum c_j times (Polyak 1964). Adam moves every coordinate by its rate whatever the noise is: there it is the server's
-    rate that is at most as long, and a tenth of the product's for an mlp, whose layers multiply what moves. Constants were set on a made-up
-    problem, a bent surface in five columns; but for the tenth, which was put in once runs without noise on the synthetic population and on
-    bank-full had hardly learned by the product's rate.
+    is stable: below 2 / (L + mu) for a local step (L the largest curvature, mu FedProx's pull), and below 2 (1 + .9) / L for a round by
+    momentum, in which gradients count sum c_j times (Polyak 1964). Adam moves every coordinate by its rate whatever the noise is: there it
+    is the server's rate that is at most as long, and a tenth of the product's for an mlp, whose layers multiply what moves. Constants were
+    set on a made-up problem, a bent surface in five columns; but for the tenth, which was put in once runs without noise on the synthetic
+    population and on bank-full had hardly learned by the product's rate.
 
     Parameters
     ----------
@@ -191,10 +215,13 @@ def plain_rate(family: Family, kind: str, rounds: int, noise: float, parts: Floa
         Standard deviation, in each coordinate, of one local step's weighted mean gradient; 0 without privacy.
     parts:
         As `impulse` returns them.
+    proximal:
+        FedProx's mu.
     """
     total = float(parts.sum())
     heavy = kind == "fedavgm"
-    longest = _MLP_LONGEST if family == "mlp" else _STABLE / _CURVATURE
+    curvature = _STABLE / _MLP_LONGEST if family == "mlp" else _CURVATURE
+    longest = _STABLE / (curvature + proximal)
     if heavy:
         longest = min(longest, longest * (1.0 + FEDAVGM_MOMENTUM) / total)
     if kind == "fedadam":
@@ -325,7 +352,8 @@ def _tuned(terms: Terms, algorithm: Trained | PooledDP) -> Terms:
     rate, momentum = mlp_step(plan, found.noise)
     local, server_rate = tuning.local_learning_rate, 1.0
     if server != "recipe":
-        rate, server_rate = plain_rate(plan.family, server, plan.rounds, one, _parts(algorithm, plan))
+        pull = algorithm.proximal if isinstance(algorithm, FedAvg) else 0.0
+        rate, server_rate = plain_rate(plan.family, server, plan.rounds, one, _parts(algorithm, plan), pull)
         local = rate
     if isinstance(algorithm, FedAvg | Scaffold) and algorithm.rate is not None:
         local = algorithm.rate
@@ -336,7 +364,8 @@ def _tuned(terms: Terms, algorithm: Trained | PooledDP) -> Terms:
         learning_rate=rate,
         momentum=momentum,
     )
-    return replace(terms, tuning=found, server_rate=server_rate)
+    probe_rate = min(local, 2.0 * tuning.local_learning_rate / plan.local_steps)
+    return replace(terms, tuning=found, server_rate=server_rate, probe_rate=probe_rate)
 
 
 def _spread(terms: Terms, weight: Floats, noise: Floats) -> float:

@@ -1,8 +1,11 @@
 """How rows become institutions: as the data say, by a column, by chance, by time, or skewed on purpose.
 
-Every row goes to one institution at most; to exactly one but where `own` keeps the largest alone. The same seed gives the same
-institutions. Codes: CSL-M221 too small, CSL-M224 no such column, CSL-M225 empty, CSL-M226 more institutions than rows, CSL-M227 a count
-that is missing or cannot be had.
+Every row goes to one institution at most; to exactly one but where `own` keeps the largest alone, and where a person would have several
+at one institution: a budget is one customer's with all her rows there, so that she keeps one, the last in time. The same seed gives the
+same institutions.
+
+Codes: CSL-M221 too small, CSL-M224 no such column, CSL-M225 empty, CSL-M226 more institutions than rows, CSL-M227 a count that is missing
+or cannot be had.
 """
 
 from collections.abc import Sequence
@@ -204,10 +207,21 @@ def _check_given(count: int, given: int, who: str) -> None:
 
 def _in_order(customers: Customers, found: _Owners) -> Institutions:
     order = np.lexsort((customers.time, found.owner))
-    sizes = np.bincount(found.owner[found.owner >= 0], minlength=len(found.names))
-    ends = np.cumsum(sizes) + np.count_nonzero(found.owner < 0)
+    order = order[found.owner[order] >= 0]
+    if customers.person is not None:
+        order = order[_last_of(customers.person[order], found.owner[order])]
+    sizes = np.bincount(found.owner[order], minlength=len(found.names))
+    ends = np.cumsum(sizes)
     rows = tuple(order[end - size : end] for size, end in zip(sizes.tolist(), ends.tolist(), strict=True))
     return Institutions(found.names, rows)
+
+
+def _last_of(person: Integers, owner: Integers) -> NDArray[np.bool_]:
+    """Return by row, ordered by owner and time, whether it is its person's last at that institution."""
+    order = np.lexsort((np.arange(len(person)), person, owner))
+    last = np.ones(len(person), dtype=np.bool_)
+    last[order[:-1]] = (np.diff(person[order]) != 0) | (np.diff(owner[order]) != 0)
+    return last
 
 
 def _check_sizes(institutions: Institutions, partners: Partners) -> None:

@@ -71,3 +71,15 @@ def test_released_points_lie_on_the_curve_when_there_is_no_noise() -> None:
     found = estimate_of(metrics.auc)
     assert found.value == pytest.approx(analysis.auc(labels, score), abs=0.02)
     assert found.low is not None and found.high is not None and found.low < found.value < found.high
+
+
+def test_equal_scores_are_chosen_at_random():
+    """The order of customers, which is that of time, must not decide among equals."""
+    labels = np.repeat([0.0, 1.0], 50)
+    for ordered in (labels, labels[::-1]):
+        assert analysis.lift(ordered, np.zeros(100)) == pytest.approx(1.0)
+        assert np.allclose(analysis.lift_curve("model", ordered, np.zeros(100)).y, 1.0)
+    scores = np.array([3.0, 2.0, 2.0, 2.0, 1.0])
+    labels = np.array([1.0, 0.0, 0.0, 1.0, 0.0])
+    # The best two: the first, and one of three of whom a third is positive.
+    assert analysis.lift(labels, scores, 0.4) == pytest.approx((1.0 + 1.0 / 3.0) / 2.0 / 0.4)

@@ -5,7 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from federation.study import AdditiveModel
 from server.descent import Descent
+from server.monotone import cones_of
 from server.optimizer import mean_gradient
 from simulations import analysis
 from simulations.engines.courses import RecipeCourse, start_course
@@ -24,7 +26,7 @@ from simulations.engines.simulation import (
 )
 from simulations.engines.terms import find_terms
 from simulations.engines.vectorized import Vectorized
-from simulations.engines.work import scores
+from simulations.engines.work import Local, Work, scores
 from simulations.quality import prepare
 from tests.simulations.engines.closed import Closed
 from tests.simulations.engines.problems import ADDITIVE, MLP, job, rows
@@ -228,14 +230,68 @@ def test_who_swaps_labels_goes_on_by_the_true_ones():
 
 
 def test_adam_by_a_shorter_rate_moves_that_much_less():
-    weights = JOB.start() + 1.0
+    weights = JOB.start()
     width, moved = JOB.layout.width, {}
     terms = find_terms(Simulation(name="driven"), FedSGD(server="fedadam"), JOB.declared, np.full(4, 1e-6), width)
     for rate in (1.0, 0.25):
-        course = start_course(JOB.layout, weights, terms.plan, terms.tuning, "fedadam", rate)
+        course = start_course(JOB, terms.plan, terms.tuning, "fedadam", rate)
         for number in range(terms.plan.rounds):
             course = course.after(np.linspace(-1.0, 1.0, JOB.layout.width) * (1.0 + number % 3))
         moved[rate] = (course.weights() - weights, course.model() - weights)
     for short, long in zip(moved[0.25], moved[1.0], strict=True):
         assert np.abs(long).max() > 1.0
         assert short == pytest.approx(0.25 * long, abs=1e-5)
+
+
+@pytest.mark.parametrize(("steps", "rate"), [(2, None), (20, None), (200, None), (4, 5.0)])
+def test_probes_of_many_local_steps_read_the_same_as_those_of_one_sum(steps, rate):
+    """The base rate and the mean row are read from gradients at fixed weights: local steps must not lead away from them."""
+
+    def moments(algorithm):
+        terms = find_terms(
+            Simulation(name="driven", privacy=Privacy(epsilon=None), rounds=3, sampling_rate=1.0),
+            algorithm,
+            JOB.declared,
+            np.full(4, 1e-6),
+            JOB.layout.width,
+        )
+        course = start_course(JOB, terms.plan, terms.tuning, "recipe", probe_rate=terms.probe_rate)
+        with Closed().open(JOB) as session:
+            for number in range(2):
+                local = None
+                if algorithm.kind == "fedavg":
+                    local = Local(steps, terms.probe_rate)
+                work = Work(number, course.weights(), terms.probe_clip, np.zeros(4), np.ones(4, dtype=bool), 1.0, local)
+                course = course.after(session.combine(work, terms.factors(True, np.ones(4))))
+        return course.state.moments(terms.tuning)
+
+    plain, several = moments(FedSGD()), moments(FedAvg(kind="fedavg", steps=steps, rate=rate, weights="size"))
+    assert several.rate == pytest.approx(plain.rate, abs=0.03)
+    assert np.linalg.norm(several.mean - plain.mean) < 0.1 * np.linalg.norm(plain.mean)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "personal"),
+    [
+        (FedSGD(), None),
+        (FedSGD(server="fedadam"), None),
+        (FedAvg(kind="fedavg", server="average"), Personal(steps=5)),
+    ],
+)
+def test_monotone_columns_are_held(algorithm, personal):
+    """Both ways at once, so that one of them is against the data."""
+    rises = {}
+    for way in ("increasing", "decreasing"):
+        model = AdditiveModel(kind="additive", monotone={"first": way})
+        told = replace(JOB, model=model)
+        trail = study(algorithm, 1.0, given=told, model=model, personal=personal)
+        (cone,) = cones_of(model, told.contract)
+        found = [trail.model] if trail.own is None else [trail.model, *trail.own]
+        for weights in found:
+            bent = told.layout.tensors(weights)["linear.weight"][0][cone.place].astype(np.float64)
+            assert (cone.rises @ bent).min() >= 0.0
+            rises[way] = np.abs(cone.rises @ bent).max()
+    assert rises["increasing"] > max(0.1, 1.5 * rises["decreasing"])
+    free = study(algorithm, 1.0).model
+    bent = JOB.layout.tensors(free)["linear.weight"][0][cone.place].astype(np.float64)
+    assert (cone.rises @ bent).min() < 0.0

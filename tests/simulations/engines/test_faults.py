@@ -52,3 +52,12 @@ def test_who_is_late_has_computed_and_who_drops_out_or_is_lost_has_not():
     assert late.computed.all() and 0.3 < late.present.mean() < 0.7
     away = attendance(Faults(dropout=0.3, lost=0.4), 50, 40, 4)
     assert (away.computed == away.present).all() and not away.computed.all()
+
+
+def test_studies_of_unlike_length_meet_the_same_institutions():
+    faults = Faults(dropout=0.2, lost=0.3, stragglers=1.0, poisoners=Poisoners(count=3))
+    short, long = (attendance(faults, 20, rounds, 5) for rounds in (12, 60))
+    assert (short.poisoner == long.poisoner).all()
+    assert (short.present[:6] == long.present[:6]).all() and (short.duration[:6] == long.duration[:6]).all()
+    leaves = [attendance(Faults(lost=0.3), 20, rounds, 5).present[-1] for rounds in (12, 60)]
+    assert (leaves[0] == leaves[1]).all() and not leaves[0].all()

@@ -23,7 +23,7 @@ class AuthenticationError(Exception):
 def play(monkeypatch):
     """Puts a Ray in the place of the real one; returns what it was asked."""
 
-    def put(mode="token", ready=False, reach=False, address="127.0.0.1", init=None):
+    def put(mode="token", ready=False, reach=False, address="127.0.0.1", init=None, free=8.0):
         asked = SimpleNamespace(closed=0, given=None)
 
         def begin(**given):
@@ -39,6 +39,8 @@ def play(monkeypatch):
             init=begin,
             nodes=lambda: [{"NodeManagerAddress": address}],
             shutdown=close,
+            cluster_resources=lambda: {"CPU": 8.0},
+            available_resources=lambda: {"CPU": free} if free else {},
             exceptions=SimpleNamespace(AuthenticationError=AuthenticationError),
         )
         core = SimpleNamespace(get_authentication_mode=lambda: mode, AuthenticationMode=SimpleNamespace(TOKEN="token"))
@@ -101,6 +103,7 @@ def test_the_environment_is_set_back(play, monkeypatch):
     play()
     with pytest.raises(KeyError), own_cluster(1):
         assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0" and os.environ["RAY_AUTH_MODE"] == "token"
+        assert os.environ["RAY_ENABLE_AUTO_CONNECT"] == "0"
         assert os.environ["OMP_NUM_THREADS"] == "1" and len(os.environ["RAY_AUTH_TOKEN"]) == 64
         raise KeyError
     assert dict(os.environ) == before
@@ -127,6 +130,16 @@ def test_a_cluster_that_lets_nobody_in(play, monkeypatch, error):
         with pytest.raises(FederationError, match=f"CSL-M213.*{error}") as caught, joined_cluster():
             pass
     assert "RAY_AUTH_TOKEN" in caught.value.action and asked.closed == 1
+
+
+@pytest.mark.parametrize("free", [0.0, 7.0])
+def test_a_cluster_where_others_are_at_work(play, monkeypatch, free):
+    asked = play(free=free)
+    with listener() as address:
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        with pytest.raises(FederationError, match=f"CSL-M213.*8 processors.*{free:g} are free"), joined_cluster():
+            pass
+    assert asked.closed == 1
 
 
 @pytest.mark.parametrize(
@@ -182,6 +195,39 @@ def test_a_real_ray_that_was_imported_before_is_refused():
 @pytest.mark.e2e
 def test_nothing_of_the_command_imports_ray_before_its_time():
     assert told("simulations.command") == ["False", "begun"]
+
+
+LATE = """
+import sys
+sys.path.insert(0, {root!r})
+from simulations.engines.raylets import own_cluster
+
+with own_cluster(1):
+    import ray
+
+    @ray.remote
+    class Actor:
+        def work(self):
+            return 1
+
+    actor = Actor.remote()
+    assert ray.get(actor.work.remote()) == 1
+try:
+    actor.work.remote()
+except Exception as error:
+    print(type(error).__name__)
+print(ray.is_initialized())
+"""
+
+
+@pytest.mark.e2e
+def test_what_touches_an_actor_after_the_end_starts_no_other_ray():
+    """Flower's runtime does so when a round was given up; Ray would start anew by itself, and answer anybody."""
+    script = LATE.format(root=str(Path(__file__).parents[3]))
+    said = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=200)
+    kind, started = said.stdout.split()
+    assert kind.endswith("Exception") or kind.endswith("Error")
+    assert started == "False"
 
 
 def test_what_is_read_of_ray_is_there():

@@ -8,6 +8,7 @@ import pytest
 
 from federation.errors import DocumentError
 from simulations import analysis
+from simulations.engines.drive import Trail
 from simulations.engines.judging import log_loss
 from simulations.engines.registry import NAMES, engine_of
 from simulations.engines.run import run
@@ -246,3 +247,53 @@ def test_people_at_several_institutions_are_said_to_spend_more_than_once():
     assert not any("several institutions" in said for said in run(apart, 1, Vectorized()).warnings)
     noiseless = simulation.model_copy(update={"algorithm": Pooled(kind="pooled")})
     assert not any("several institutions" in said for said in run(noiseless, 1, Vectorized()).warnings)
+
+
+def test_the_largest_budget_is_that_of_somebody_who_takes_part(table):
+    result = simulated(table, FedSGD(), privacy=Privacy(epsilon=(0.5, 1.0, 2.0, 3.0, 4.0, 9.0)))
+    assert result.overall["epsilon_max"] == max(cell["epsilon"] for cell in result.institutions) == 4.0
+
+
+def test_a_study_that_diverges_says_so(table, monkeypatch):
+    def diverged(engine, job, *_rest):
+        return Trail(np.full(job.layout.width, np.inf), None, failed=0, learned=1, steps=1)
+
+    monkeypatch.setattr("simulations.engines.run.drive", diverged)
+    result = simulated(table, FedSGD())
+    assert math.isnan(result.overall["auc_mean"]) and math.isnan(result.overall["lift_mean"])
+    assert any("diverged" in said for said in result.warnings)
+
+
+def test_a_recipe_that_has_next_to_no_descent_left_says_so(table):
+    assert any("too few" in said for said in simulated(table, FedAvg(kind="fedavg", steps=50)).warnings)
+    assert not any("too few" in said for said in simulated(table, FedAvg(kind="fedavg")).warnings)
+
+
+@pytest.mark.parametrize(
+    ("changes", "cause"),
+    [
+        ({"sampling_rate": 1e-4}, "less than one customer"),
+        ({"clip": 2e-6, "privacy": Privacy(epsilon=(0.2, 8.0)), "algorithm": FedSGD(noise="shared")}, "least clip"),
+    ],
+)
+def test_settings_that_no_accounting_covers_are_refused_before_they_are_priced(table, changes, cause):
+    algorithm = changes.get("algorithm", FedSGD())
+    with pytest.raises(DocumentError, match=f"CSL-M260.*{cause}"):
+        simulated(table, **{"algorithm": algorithm, **changes})
+
+
+def test_steps_that_pull_beyond_where_they_began_are_refused():
+    with pytest.raises(ValueError, match="below 2"):
+        FedAvg(kind="fedavg", server="average", proximal=4.0, rate=0.5)
+    with pytest.raises(ValueError, match="clip"):
+        Simulation(name="small", clip=1e-7)
+
+
+@pytest.mark.parametrize("proximal", [5.0, 100.0, 1000.0])
+def test_a_strong_pull_holds_back_and_never_throws(table, proximal):
+    """Its own step stays stable whatever the pull is."""
+    for kind in ("average", "fedavgm"):
+        result = simulated(
+            table, FedAvg(kind="fedavg", server=kind, steps=10, proximal=proximal), privacy=Privacy(epsilon=None)
+        )
+        assert result.overall["auc_mean"] > 0.6 and result.overall["log_loss"] < 0.75

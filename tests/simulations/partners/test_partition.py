@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -77,6 +78,17 @@ def test_every_customer_is_at_exactly_one_institution_and_a_seed_repeats(
     assert all((np.diff(some.time[part]) > 0).all() for part in found.rows)
     again = partition(some, partners, seed)
     assert all(np.array_equal(one, other) for one, other in zip(found.rows, again.rows, strict=True))
+
+
+@pytest.mark.parametrize("kind", sorted(MADE))
+def test_a_person_is_one_customer_of_an_institution_with_her_last_row_there(kind: str) -> None:
+    person = np.random.default_rng(3).integers(0, 1_500, len(LARGE))
+    found = partition(replace(LARGE, person=person), Partners(by=MADE[kind](0.5), count=4, smallest=10), 2)
+    free = partition(LARGE, Partners(by=MADE[kind](0.5), count=4, smallest=10), 2)
+    for kept, all_ in zip(found.rows, free.rows, strict=True):
+        last = {person[row]: row for row in all_}  # in order of time
+        assert sorted(last.values()) == sorted(kept.tolist()) and len(kept) < len(all_)
+        assert (np.diff(LARGE.time[kept]) > 0).all()
 
 
 @pytest.mark.parametrize("kind", sorted(set(MADE) - {"time"}))
