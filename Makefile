@@ -61,6 +61,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/shared_noise.py
 	$(BIN)/python benchmarks/analytics.py
 	$(BIN)/python benchmarks/lifetime.py
+	$(BIN)/python benchmarks/questions.py
 	$(BIN)/python benchmarks/glass_box.py
 	$(BIN)/python benchmarks/glass_box_bands.py
 	$(BIN)/python benchmarks/simulation.py
