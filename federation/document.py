@@ -1,8 +1,10 @@
 """Documents: frozen, strict, canonical; read from YAML with every problem named at once."""
 
+import difflib
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, NamedTuple, Self, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -22,7 +24,18 @@ _WORDS = {
     "float_type": "Input should be a valid number (small ones with a point, as 1.0e-6)",
 }
 
+_INPUT = "Input should be "
+
 Path_ = tuple[int | str, ...]
+
+
+class _Problem(NamedTuple):
+    """One of pydantic's problems at the deepest key that stands in the file, or at the one that is missing."""
+
+    path: Path_
+    line: int
+    kind: str
+    said: str
 
 
 class Document(BaseModel):
@@ -111,32 +124,108 @@ def parse_yaml(content: bytes, model: type[D], source: str) -> D:
         try:
             return model.model_validate_json(json.dumps(tree))
         except ValidationError as error:
-            problems = _problems(error, lines)
+            problems = _problems(error, lines, model)
     listing = "\n".join(f"  {problem}" for problem in problems)
     count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
     raise DocumentError("CSL-F105", f"{source} has {count}:\n{listing}", "Correct every line named, and try again.")
 
 
-def _problems(error: ValidationError, lines: dict[Path_, int]) -> list[str]:
+def _problems(error: ValidationError, lines: dict[Path_, int], model: type[BaseModel]) -> list[str]:
     """Say each problem once: a list that counts as too short only because its items are wrong is none of its own."""
     found = error.errors(include_url=False, include_input=False)
     places = [item["loc"] for item in found]
-    return [
-        _problem(item["loc"], item["type"], item["msg"], lines)
+    told = [
+        _problem(item["loc"], item["type"], item["msg"], lines, model)
         for item in found
         if item["type"] != "too_short" or not any(place[:-1][: len(item["loc"])] == item["loc"] for place in places)
     ]
+    by_place: dict[tuple[int, Path_], list[_Problem]] = {}
+    for problem in told:
+        if not _other_member(problem, told):
+            by_place.setdefault((problem.line, problem.path), []).append(problem)
+    return [
+        f"line {line}: {_dotted(path) or '(whole document)'}: {_folded([problem.said for problem in here])}"
+        for (line, path), here in by_place.items()
+    ]
 
 
-def _problem(loc: Path_, kind: str, message: str, lines: dict[Path_, int]) -> str:
+def _other_member(problem: _Problem, told: Sequence[_Problem]) -> bool:
+    """Say whether a problem is of a member of a union that was not meant: another one knew the key, or took the value's type."""
+    size = len(problem.path)
+    others = [other for other in told if other is not problem and other.path[:size] == problem.path]
+    if problem.kind == "extra_forbidden":
+        return any(other.kind != problem.kind for other in others)
+    if not _alien(problem.kind):
+        return False
+    literal = problem.kind == "literal_error"  # words that were meant may be beside text of another form
+    return any(len(other.path) > size or not (literal or _alien(other.kind)) for other in others)
+
+
+def _alien(kind: str) -> bool:
+    """Say whether a value is of another type, so that nothing else was looked at; an unknown key has none at all."""
+    return kind.endswith("_type") or kind in {"literal_error", "extra_forbidden"}
+
+
+def _folded(said: Sequence[str]) -> str:
+    """Say as one what the members of a union say of one value: "Input should be a valid array or a valid number"."""
+    first, *others = dict.fromkeys(said)
+    if first.startswith(_WORDS["extra_forbidden"]):
+        return first
+    return " or ".join(
+        [first, *(other.removeprefix(_INPUT) if first.startswith(_INPUT) else other for other in others)]
+    )
+
+
+def _problem(loc: Path_, kind: str, message: str, lines: dict[Path_, int], model: type[BaseModel]) -> _Problem:
     """Name the deepest key that stands in the file (pydantic's location may hold union tags), and the key that is missing."""
     path: Path_ = ()
     for part in loc:
         if (*path, part) in lines:
             path = (*path, part)
-    shown = (*path, loc[-1]) if kind == "missing" else path
-    key = ".".join(str(part) for part in shown) or "(whole document)"
-    return f"line {lines.get(path, 1)}: {key}: {_WORDS.get(kind, message.removeprefix('Value error, '))}"
+    said = _WORDS.get(kind, message.removeprefix("Value error, "))
+    if kind == "extra_forbidden":
+        said += _nearest(path, [name for name in _keys(model, loc[:-1]) if (*path[:-1], name) not in lines])
+    return _Problem((*path, loc[-1]) if kind == "missing" else path, lines.get(path, 1), kind, said)
+
+
+def _dotted(path: Path_) -> str:
+    return ".".join(str(part) for part in path)
+
+
+def _nearest(path: Path_, known: Sequence[str]) -> str:
+    """Return the known key that is most like the last one of a path, as a question; nothing where none is."""
+    close = difflib.get_close_matches(str(path[-1]), known, n=1) if path else []
+    return f"; did you mean {_dotted((*path[:-1], close[0]))}?" if close else ""
+
+
+def _keys(model: type[BaseModel], loc: Path_) -> list[str]:
+    """Return the keys that the document at one of pydantic's locations may have."""
+    models = [model]
+    for part in loc:
+        held = [
+            one.model_fields[part].annotation for one in models if isinstance(part, str) and part in one.model_fields
+        ]
+        if held:
+            models = [inner for annotation in held for inner in _models(annotation)]
+        else:  # an item of a list, a key of a map, or the tag of a union's member
+            models = [one for one in models if isinstance(part, str) and part in _tags(one)] or models
+    return list(dict.fromkeys(name for one in models for name in one.model_fields))
+
+
+def _models(annotation: object) -> Iterator[type[BaseModel]]:
+    """Yield the documents that a field may hold, itself or in its lists and maps."""
+    if isinstance(annotation, type) and get_origin(annotation) is None:
+        if issubclass(annotation, BaseModel):
+            yield annotation
+        return
+    for part in get_args(annotation):
+        yield from _models(part)
+
+
+def _tags(model: type[BaseModel]) -> set[object]:
+    """Return by what pydantic calls a document in a union: its name, or the value of the key that tells it apart."""
+    kinds = [field.annotation for field in model.model_fields.values() if get_origin(field.annotation) is Literal]
+    return {model.__name__, *(tag for kind in kinds for tag in get_args(kind))}
 
 
 def _plain(node: yaml.Node, path: Path_, lines: dict[Path_, int], problems: list[str], seen: set[int]) -> Any:  # noqa: ANN401 - any JSON value

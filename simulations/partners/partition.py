@@ -35,6 +35,7 @@ from simulations.partners.skew import dealt, dirichlet, heldout_count, least_siz
 Integers = NDArray[np.int64]
 Skewed = LabelSkew | FeatureSkew | QuantitySkew
 
+_TURNS = 20
 _FEWER = "Lower partners.count or partners.smallest, hold out less, or take more customers."
 
 
@@ -89,7 +90,7 @@ def partition(customers: Customers, partners: Partners, seed: int) -> Institutio
         found = _by_column(customers, by, count)
     else:
         found = _made(customers, by, partners, seed)
-    institutions = _in_order(customers, found)
+    institutions = _in_order(customers, _Owners(found.names, _once(customers, found.owner)))
     _check_sizes(institutions, partners)
     return institutions
 
@@ -142,7 +143,7 @@ def _made(
         owner[np.argsort(customers.time, kind="stable")] = np.arange(rows, dtype=np.int64) * count // rows
     else:
         owner = dirichlet(_strata(customers, by), by.alpha, count, draw)
-        owner = topped_up(owner, count, least_size(partners.smallest, partners.heldout), draw)
+        owner = _topped_up(customers, owner, count, least_size(partners.smallest, partners.heldout), draw)
     digits = len(str(count))
     return _Owners(tuple(f"partner_{number:0{digits}d}" for number in range(1, count + 1)), owner)
 
@@ -208,20 +209,34 @@ def _check_given(count: int, given: int, who: str) -> None:
 def _in_order(customers: Customers, found: _Owners) -> Institutions:
     order = np.lexsort((customers.time, found.owner))
     order = order[found.owner[order] >= 0]
-    if customers.person is not None:
-        order = order[_last_of(customers.person[order], found.owner[order])]
     sizes = np.bincount(found.owner[order], minlength=len(found.names))
     ends = np.cumsum(sizes)
     rows = tuple(order[end - size : end] for size, end in zip(sizes.tolist(), ends.tolist(), strict=True))
     return Institutions(found.names, rows)
 
 
-def _last_of(person: Integers, owner: Integers) -> NDArray[np.bool_]:
-    """Return by row, ordered by owner and time, whether it is its person's last at that institution."""
-    order = np.lexsort((np.arange(len(person)), person, owner))
-    last = np.ones(len(person), dtype=np.bool_)
-    last[order[:-1]] = (np.diff(person[order]) != 0) | (np.diff(owner[order]) != 0)
-    return last
+def _once(customers: Customers, owner: Integers) -> Integers:
+    """Return who gets each row, -1 for nobody, where a person's last row at an institution is her only one there."""
+    if customers.person is None:
+        return owner
+    order = np.lexsort((customers.time, customers.person, owner))
+    person, at = customers.person[order], owner[order]
+    found = owner.copy()
+    found[order[:-1][(np.diff(person) == 0) & (np.diff(at) == 0)]] = -1
+    return found
+
+
+def _topped_up(customers: Customers, owner: Integers, count: int, least: int, draw: np.random.Generator) -> Integers:
+    """Top up whom skewed shares leave too small, each person once; rows that move may meet others of their person: again, a few times."""
+    found = topped_up(owner, count, least, draw)
+    for _ in range(_TURNS):
+        once = _once(customers, found)
+        if (once == found).all():
+            break
+        kept = once >= 0
+        once[kept] = topped_up(once[kept], count, least, draw)
+        found = once
+    return found
 
 
 def _check_sizes(institutions: Institutions, partners: Partners) -> None:

@@ -2,33 +2,37 @@
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
-from federation.errors import DocumentError
-from simulations.engines.simulation import Simulation
+from federation.errors import DocumentError, ExitCode, StorageError
+from simulations.engines.simulation import Privacy, Simulation
 from simulations.fetch import default_cache
 from simulations.planner import page
 from simulations.planner.asking import GRID, STUDIES, check_study, find_study, parse_grid
 from simulations.planner.curve import BELOW, BEYOND, MOST_STUDIES
 from simulations.planner.plan import Answer, Look, Plan, kept_in, make_plan, reached
-from simulations.planner.target import parse_target
+from simulations.planner.target import Target, parse_target
 from simulations.planner.wording import CAUTION, references, rows, sentence, warnings
-from simulations.sweeps.document import EngineName, Sweep
+from simulations.sweeps.columns import Column, Grid, say_left_out
+from simulations.sweeps.document import EngineName, Sweep, load_sweep, tree_of
 from simulations.sweeps.metrics import MEANING
 from simulations.sweeps.outcome import Run
+from simulations.sweeps.reading import EPSILON
 from simulations.sweeps.running import Summary, run_sweep
+from simulations.sweeps.stopping import announced
+from simulations.sweeps.store import SWEEP, Store
 from simulations.sweeps.summary import plain
 from simulations.sweeps.view import SweepView
+from simulations.words import count
 
+_FIGURES = (Column("95% interval", 2), Column("to target", 1), Column("gain / ε", 3), Column("reach it"))
 _GRID = ",".join(map("{:g}".format, GRID))
 
 RUN: Run | None = None
@@ -49,7 +53,12 @@ def plan(
     partners: Annotated[
         int | None, typer.Option(min=1, help="How many institutions, instead of the study's own.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Results folder. Default: out/plans and the study's name.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Results folder. Default: out/plans and the study's name, with the number of --partners if given."
+        ),
+    ] = None,
     seeds: Annotated[int, typer.Option(min=1, max=1000, help="How often each epsilon is run.")] = 5,
     grid: Annotated[
         str, typer.Option(help="Epsilons to begin with; more are added where the target is reached.")
@@ -75,34 +84,93 @@ def plan(
     targets, epsilons = [parse_target(text) for text in target], parse_grid(grid)
     asked = with_partners(find_study(study, studies), partners)
     check_study(asked, public)
-    folder = out or Path("out/plans") / asked.name
+    folder = out or default_folder(asked, partners)
+    check_folder(folder, asked)
+    looked_up = not Path(study).is_file()
+    options: dict[str, object] = {"--studies": studies if looked_up and studies != STUDIES else None}
+    options |= {"--partners": partners, "--out": folder, "--seeds": seeds, "--grid": grid, "--engine": engine}
+    repeat = _command(study, target, options | {"--cache": cache, "--html": html}, {"--public": public})
     console = Console(stderr=as_json, highlight=False)
-    look = computing(folder, workers, cache or default_cache(), console)
-    found = make_plan(asked, targets, look, seeds=seeds, grid=epsilons, engine=engine)
-    repeat = _repeat(
-        study,
-        target,
-        {"--partners": partners, "--out": folder, "--seeds": seeds, "--grid": grid, "--engine": engine},
-        public,
-    )
+    look = computing(folder, workers, cache or default_cache(), console, Steps(targets, epsilons))
+    try:
+        with announced():
+            found = make_plan(asked, targets, look, seeds=seeds, grid=epsilons, engine=engine)
+    except KeyboardInterrupt:
+        _say_stopped(folder, [*repeat, *_words({"--workers": workers}, {"--json": as_json})])
+        raise typer.Exit(int(ExitCode.INTERRUPTED)) from None
     if html is not None:
-        page.write(found, html, repeat)
+        page.write(found, html, shlex.join(repeat))
     if as_json:
-        typer.echo(json.dumps({**as_tree(found), "repeat": repeat}))
+        typer.echo(json.dumps({**as_tree(found), "repeat": shlex.join(repeat)}))
         return
     show(found, console)
     if html is not None:
         console.print(f"\nPage: {escape(str(html))}", soft_wrap=True)
 
 
-def computing(folder: Path, workers: int | None, cache: Path, console: Console) -> Look:
+class Steps:
+    """Says which target a plan is at, and what it computes: the grid first, and then one epsilon more each time."""
+
+    def __init__(self, targets: Sequence[Target], grid: Sequence[float]) -> None:
+        self._targets, self._grid = targets, frozenset(grid)
+        self._before: frozenset[float] = frozenset()
+        self._at = 0
+
+    def of(self, sweep: Sweep) -> str:
+        """Return in words what this sweep, the plan's next, is for."""
+        epsilons = frozenset(value for value in sweep.over[EPSILON] if isinstance(value, float))
+        added, closer = sorted(epsilons - self._before), len(epsilons - self._grid)
+        if not closer:
+            self._at, added = self._at + 1, sorted(self._grid)
+        self._before = epsilons
+        number = f"target {self._at} of {len(self._targets)}, " if len(self._targets) > 1 else ""
+        what = f"closer look {closer}, at ε " if closer else "first look, at ε "
+        return f"{number}{self._targets[self._at - 1]}, {what}" + ", ".join(f"{epsilon:g}" for epsilon in added)
+
+
+def computing(folder: Path, workers: int | None, cache: Path, console: Console, steps: Steps) -> Look:
     """Return what computes a plan's cells into a folder and shows progress while it does."""
 
     def compute(sweep: Sweep) -> Summary:
-        with SweepView(console) as view:
+        with SweepView(console, steps.of(sweep)) as view:
             return run_sweep(sweep, folder, workers=workers, cache=cache, progress=view.event, run=RUN)
 
     return kept_in(folder, compute)
+
+
+def default_folder(study: Simulation, partners: int | None) -> Path:
+    """Return where a plan is kept: a study among another number of institutions has a folder of its own."""
+    return Path("out/plans") / (study.name if partners is None else f"{study.name}-{partners}")
+
+
+def check_folder(folder: Path, study: Simulation) -> None:
+    """Refuse a folder that holds another study's plan, or a sweep, whose tables this plan would replace.
+
+    Other targets, seeds, grids and engines of the same study go into one folder: they share cells.
+
+    Raises
+    ------
+    StorageError
+        CSL-M263.
+    """
+    path = folder / SWEEP
+    if not path.is_file():
+        return
+    try:
+        held = load_sweep(path)
+        same = held.varied() == (EPSILON,) and _without_budget(held.study) == _without_budget(study)
+    except DocumentError:  # of another version, or no sweep at all: not this plan's
+        same = False
+    if not same:
+        raise StorageError(
+            "CSL-M263",
+            f"{folder} holds the plan of another study, of this one before it was changed, or a sweep.",
+            "Name another folder with --out.",
+        )
+
+
+def _without_budget(study: Simulation) -> dict[str, Any]:
+    return tree_of(study.model_copy(update={"privacy": Privacy(epsilon=None)}))
 
 
 def with_partners(study: Simulation, partners: int | None) -> Simulation:
@@ -122,11 +190,20 @@ def with_partners(study: Simulation, partners: int | None) -> Simulation:
         ) from error
 
 
-def _repeat(study: str, targets: Sequence[str], options: dict[str, object], public: bool) -> str:
-    words = ["consilience", "simulate", "plan", "--study", study]
-    words += [word for text in targets for word in ("--target", text)]
-    words += [word for name, value in options.items() if value is not None for word in (name, str(value))]
-    return shlex.join([*words, *(["--public"] if public else [])])
+def _command(study: str, targets: Sequence[str], options: Mapping[str, object], flags: Mapping[str, bool]) -> list[str]:
+    """Return the words of the command that makes the same plan: with all options that decide it."""
+    asked = [word for text in targets for word in ("--target", text)]
+    return ["consilience", "simulate", "plan", "--study", study, *asked, *_words(options, flags)]
+
+
+def _words(options: Mapping[str, object], flags: Mapping[str, bool]) -> list[str]:
+    words = [word for name, value in options.items() if value is not None for word in (name, str(value))]
+    return [*words, *(name for name, given in flags.items() if given)]
+
+
+def _say_stopped(folder: Path, again: Sequence[str]) -> None:
+    kept = count(len(Store(folder).present()))
+    typer.echo(f"\nStopped. {kept} cells are kept in {folder}. Go on with:\n  {shlex.join(again)}", err=True)
 
 
 def as_tree(found: Plan) -> dict[str, Any]:
@@ -156,7 +233,10 @@ def _tree(answer: Answer) -> dict[str, Any]:
         "epsilon": end(found.epsilon),
         "interval": [end(found.low), end(found.high)],
         "epsilon_most_studies": end(found.most),
+        "interval_most_studies": [end(found.most_low), end(found.most_high)],
         "most_studies": MOST_STUDIES,
+        "proposed": answer.proposed,
+        "alone_reaches": answer.alone_reaches,
         "institutions_alone": None if answer.by_themselves is None else list(answer.by_themselves),
         "says": sentence(answer),
         "steps": plain(answer.steps),
@@ -171,12 +251,10 @@ def show(found: Plan, console: Console) -> None:
     for answer in found.answers:
         metric = answer.target.metric
         console.print(f"\n[bold]{escape(sentence(answer))}[/bold]", soft_wrap=True)
-        table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-        for name in ("ε", metric.name, "95% interval", "to target", "gain / ε", "reach it"):
-            table.add_column(name, justify="right", no_wrap=True)
+        grid = Grid("", Column("ε"), Column(metric.name), *_FIGURES)
         for row in rows(answer):
-            table.add_row(*row[:4], *row[5:])
-        console.print(table)
+            grid.add(*row[:4], *row[5:])
+        say_left_out(console, grid.show(console))
         for name, value, interval in references(answer):
             console.print(f"  {escape(name)}: {value} ({interval})", soft_wrap=True)
     for line in warnings(found):

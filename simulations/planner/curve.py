@@ -7,15 +7,19 @@ straight in their logarithm.
 Where the mean reaches a target, a single study misses it about every second time. The second answer is where the curve is z residual
 standard deviations above the target, z the 80% point of the normal distribution: there 80% of single studies reach it, if their
 margins are normal around the curve. More budget means less noise: the variances of the margins at each epsilon are made falling in
-epsilon, weighed by their degrees of freedom (seeds less one), so that loud noise at a small one does not count at a large one. The
-curve's own error is not in it.
+epsilon, weighed by their degrees of freedom (seeds less one), so that loud noise at a small one does not count at a large one.
 
-The interval belongs to the average's crossing alone. It is a bootstrap over seeds (Efron 1979): seeds are drawn with replacement, whole,
-since runs of one seed share their customers and draws at every epsilon; the means' deviations from the observed means are widened by
-sqrt(n / (n - 1)) t / z, t and z the 97.5% points of Student's t with n - 1 degrees of freedom and of the normal distribution; the curve
-is fitted anew; and the middle 95% of the epsilons found is the interval. Without the widening intervals from few seeds are too narrow
-(Hesterberg 2015, section 3), the more so as no mean of drawn seeds lies outside the seeds' range. Of two seeds it would be too narrow
-all the same: it needs three, which are there at both epsilons between which the target is reached.
+Of n seeds, mean and standard deviation both err. The second answer's interval is where the curve is k deviations above the target, k the
+2.5% and the 97.5% point of noncentral t with n - 1 degrees of freedom and noncentrality z sqrt(n), over sqrt(n): normal tolerance limits
+(Owen 1968, A survey of properties and applications of the noncentral t-distribution). Few seeds put its upper end far above the answer: of
+five, k is 3.1 where z is 0.84.
+
+The average's interval is a bootstrap over seeds (Efron 1979): seeds are drawn with replacement, whole, since runs of one seed share their
+customers and draws at every epsilon; the means' deviations from the observed means are widened by sqrt(n / (n - 1)) t / z, t and z the
+97.5% points of Student's t with n - 1 degrees of freedom and of the normal distribution; the curve is fitted anew; and the middle 95% of
+the epsilons found is the interval. Without the widening intervals from few seeds are too narrow (Hesterberg 2015, section 3), the more so
+as no mean of drawn seeds lies outside the seeds' range. Of two seeds it would be too narrow all the same: it needs three, which are there
+at both epsilons between which the target is reached.
 """
 
 import math
@@ -37,6 +41,8 @@ DRAWS = 4000
 MOST_STUDIES = 0.8
 """The share of single studies that the second answer is for."""
 
+NORMAL = float(stats.norm.ppf(MOST_STUDIES))
+
 
 @dataclass(frozen=True)
 class Crossing:
@@ -54,6 +60,8 @@ class Crossing:
         The smallest at which 80% of single studies reach it, with the same meaning of BELOW and BEYOND; None with fewer than three seeds.
     most_bracket:
         As `bracket`, for `most`.
+    most_low, most_high:
+        The 95% interval of `most`; its upper end is never below `high`. None where `low` and `high` are.
     """
 
     epsilon: float
@@ -62,6 +70,8 @@ class Crossing:
     bracket: tuple[float, float] | None
     most: float | None = None
     most_bracket: tuple[float, float] | None = None
+    most_low: float | None = None
+    most_high: float | None = None
 
 
 def fitted(margins: Floats, weights: Floats | None = None) -> Floats:
@@ -89,6 +99,11 @@ def first_reached(epsilons: Floats, curve: Floats) -> float:
     return math.exp(low + share * (high - low))
 
 
+def level(epsilons: Floats, curve: Floats, epsilon: float) -> float:
+    """Return a curve's value at an epsilon, straight in the logarithm between those that were run, level beyond them."""
+    return float(np.interp(math.log(epsilon), np.log(epsilons), curve))
+
+
 def crossing(margins: Mapping[float, Mapping[int, float]], seed: int = 0, confidence: float = CONFIDENCE) -> Crossing:
     """Return where a target is reached.
 
@@ -109,8 +124,12 @@ def crossing(margins: Mapping[float, Mapping[int, float]], seed: int = 0, confid
         found = _where(epsilons, table)
         enough = bool((~np.isnan(table[:, _beside(epsilons, found)])).all())
     low, high = _interval(epsilons, table, seed, confidence) if enough else (None, None)
-    most = _where(epsilons, table - _margin_of_most(table)) if len(table) >= LEAST_SEEDS else None
-    return Crossing(found, low, high, _bracket(epsilons, found), most, _bracket(epsilons, most))
+    most = _where(epsilons, table - NORMAL * _spread(table)) if len(table) >= LEAST_SEEDS else None
+    answers = found, low, high, _bracket(epsilons, found), most, _bracket(epsilons, most)
+    if most is None or high is None:
+        return Crossing(*answers)
+    most_low, most_high = _interval_of_most(epsilons, table, confidence)
+    return Crossing(*answers, min(most_low, most), max(most_high, most, high))
 
 
 def _where(epsilons: Floats, table: Floats) -> float:
@@ -118,16 +137,29 @@ def _where(epsilons: Floats, table: Floats) -> float:
     return first_reached(epsilons, fitted(np.nanmean(table, axis=0), counts))
 
 
-def _margin_of_most(table: Floats) -> Floats:
-    """Return by how much the mean must pass the target for 80% of single studies to reach it, float64 [G], falling in epsilon."""
+def _spread(table: Floats) -> Floats:
+    """Return the standard deviation of single studies, float64 [G], falling in epsilon."""
     freedom = (~np.isnan(table)).sum(axis=0) - 1.0
     told = np.flatnonzero(freedom > 0)
     if not len(told):
         return np.zeros(table.shape[1])
     variances = np.nanvar(table[:, told], axis=0, ddof=1)
     falling = -fitted(-variances, freedom[told])
-    spread = np.interp(np.arange(table.shape[1]), told, falling)
-    return np.asarray(stats.norm.ppf(MOST_STUDIES) * np.sqrt(spread), dtype=np.float64)
+    return np.sqrt(np.interp(np.arange(table.shape[1]), told, falling))
+
+
+def _interval_of_most(epsilons: Floats, table: Floats, confidence: float) -> tuple[float, float]:
+    """Return the tolerance limits' crossings, from the epsilons that have three seeds or more; at least one has."""
+    counts = (~np.isnan(table)).sum(axis=0)
+    told = counts >= LEAST_SEEDS
+    seeds, spread, table = counts[told].astype(np.float64), _spread(table)[told], table[:, told]
+
+    def end(share: float) -> float:
+        limit = stats.nct.ppf(share, seeds - 1.0, NORMAL * np.sqrt(seeds)) / np.sqrt(seeds)
+        return _where(epsilons[told], table - limit * spread)
+
+    half = 0.5 + confidence / 2
+    return end(1.0 - half), end(half)
 
 
 def _known(epsilons: Floats, table: Floats) -> tuple[Floats, Floats]:

@@ -79,13 +79,13 @@ def _target(axes: Axes, answer: Answer, scale: canvas.Epsilons) -> None:
     if found.most is not None and reached(found.most):
         axes.axvline(scale.at(found.most), color=INK, linewidth=1.1, linestyle=(0, (1, 1.2)), zorder=1)
         canvas.above(axes, scale.at(found.most), f"80% of studies: ε {number(found.most)}", "left", 8, INK)
-    if not reached(found.epsilon):
-        return
-    axes.axvline(scale.at(found.epsilon), color=SOFT, linewidth=0.9, zorder=1)
     low, high = axes.get_xlim()
-    if found.low is not None and found.high is not None:
+    if found.low is not None and found.high is not None and (reached(found.low) or reached(found.high)):
         left = scale.at(found.low) if reached(found.low) else low
         right = scale.at(found.high) if reached(found.high) else high
         axes.axvspan(left, right, color=FEDERATED, alpha=0.08, linewidth=0, zorder=0)
         axes.set_xlim(low, high)
+    if not reached(found.epsilon):
+        return
+    axes.axvline(scale.at(found.epsilon), color=SOFT, linewidth=0.9, zorder=1)
     canvas.above(axes, scale.at(found.epsilon), f"on average: ε {number(found.epsilon)}", "right", 8, INK)

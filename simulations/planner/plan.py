@@ -9,12 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from federation.errors import DocumentError
 from simulations.engines.simulation import Privacy, Simulation
 from simulations.planner.asking import GRID
-from simulations.planner.curve import BELOW, BEYOND, Crossing, crossing
+from simulations.planner.curve import BELOW, BEYOND, Crossing, crossing, fitted, level
 from simulations.planner.target import Target
 from simulations.sweeps.cautions import cautions
 from simulations.sweeps.document import EngineName, Sweep
@@ -28,6 +29,9 @@ CLOSE = 1.2
 
 MOST_REFINED = 5
 """At most so many epsilons are added for one target."""
+
+TELLS = 2.0
+"""An answer's upper end is proposed where it is at most so many times the answer: budget beyond that would be spent for want of seeds."""
 
 Look = Callable[[Sweep], tuple[Summary, Results]]
 """Computes a sweep's cells, those that are not kept yet, and returns what that did and all results."""
@@ -67,6 +71,8 @@ class Answer:
     ----------
     alone, pooled, bare:
         What the references, and this study without noise, reach.
+    alone_margin:
+        By how much training alone reaches the target (negative: misses it), by seed; without any seed where the bound changes with epsilon.
     by_themselves:
         How many institutions reach the target by training alone, and how many have a figure of their own; None where institutions cannot
         be held against the target: it counts from a reference, or its metric is no mean over them.
@@ -78,6 +84,7 @@ class Answer:
     alone: Estimate
     pooled: Estimate
     bare: Estimate
+    alone_margin: Estimate
     by_themselves: tuple[int, int] | None
 
     @property
@@ -94,6 +101,37 @@ class Answer:
     def best(self) -> Step:
         """The step with the largest margin."""
         return max(self.known, key=lambda step: step.margin.value)
+
+    @property
+    def alone_reaches(self) -> bool:
+        """Whether training alone reaches the target on average: then it needs no budget."""
+        return self.alone_margin.have > 0 and self.alone_margin.value >= 0
+
+    @property
+    def cautious(self) -> float | None:
+        """The upper end of the interval of the epsilon at which most single studies reach the target.
+
+        None where training alone reaches it, and where there is no interval, or it ends beyond what was looked at.
+        """
+        high = self.found.most_high
+        if self.alone_reaches or high is None or high == BEYOND:
+            return None
+        return max(high, self.known[0].epsilon)
+
+    @property
+    def proposed(self) -> float | None:
+        """The epsilon to propose: the cautious one; None where there is none, or where it is more than TELLS times the answer."""
+        high, most = self.cautious, self.found.most
+        if high is None or most is None:
+            return None
+        return high if high <= TELLS * max(most, self.known[0].epsilon) else None
+
+    def value_at(self, epsilon: float) -> float:
+        """The metric at an epsilon, on average: means made better with epsilon, straight in its logarithm between those that were run."""
+        sign, steps = self.target.metric.sign, self.known
+        values = np.array([sign * step.value.value for step in steps])
+        weights = np.array([step.value.have for step in steps], dtype=np.float64)
+        return sign * level(np.array([step.epsilon for step in steps]), fitted(values, weights), epsilon)
 
 
 @dataclass(frozen=True)
@@ -242,7 +280,11 @@ def _bound(cells: pd.DataFrame, target: Target, epsilon: float) -> Mapping[int, 
 
 def _margin(cells: pd.DataFrame, target: Target, epsilon: float) -> dict[int, float]:
     values = _by_seed(_at(_study_cells(cells), epsilon), target.metric)
-    bound = _bound(cells, target, epsilon)
+    return _beyond(values, _bound(cells, target, epsilon), target)
+
+
+def _beyond(values: Mapping[int, float], bound: Mapping[int, float] | None, target: Target) -> dict[int, float]:
+    """Return by how much values pass a target, by seed."""
     return {
         seed: target.metric.sign * (value - target.offset - (0.0 if bound is None else bound[seed]))
         for seed, value in values.items()
@@ -281,7 +323,16 @@ def _answer(results: Results, target: Target, found: Crossing, seeds: int) -> An
         before = (epsilon, turned)
     beside = (cells[cells["kind"] == ALONE], cells[cells["kind"] == POOLED], own[own["epsilon"].isna()])
     alone, pooled, bare = (mean(_by_seed(part, metric).values(), seeds, within=within) for part in beside)
-    return Answer(target, found, tuple(steps), alone, pooled, bare, _by_themselves(results, target))
+    alone_margin = mean(_alone_margin(cells, target).values(), seeds)
+    return Answer(target, found, tuple(steps), alone, pooled, bare, alone_margin, _by_themselves(results, target))
+
+
+def _alone_margin(cells: pd.DataFrame, target: Target) -> dict[int, float]:
+    """Return by how much training alone passes the target, by seed; nothing where the bound has a budget itself."""
+    if target.reference == POOLED_DP:
+        return {}
+    values = _by_seed(cells[cells["kind"] == ALONE], target.metric)
+    return _beyond(values, _bound(cells, target, math.nan), target)
 
 
 def _by_themselves(results: Results, target: Target) -> tuple[int, int] | None:

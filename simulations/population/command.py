@@ -14,7 +14,7 @@ from rich.table import Table
 
 from federation.errors import StorageError
 from federation.files import atomic_write
-from simulations.population.facts import SOURCES, Checked, check
+from simulations.population.facts import FACTS, SOURCES, Checked, check
 from simulations.population.generate import LABELS, START, Population, Say, generate
 from simulations.population.parameters import PopulationParameters
 from simulations.population.purchases import HORIZON_DAYS, WINDOW_DAYS
@@ -22,6 +22,9 @@ from simulations.population.shops import typical_purchase
 
 SUMMARY = "population.json"
 NOTE = "Simulated from a seed: nobody in these tables is real, and whoever knows the seed can draw them again."
+
+TOLERANCES_FROM = 20_000
+"""For populations of so many people the facts' tolerances are meant."""
 
 _DEFAULTS = PopulationParameters()
 
@@ -92,7 +95,24 @@ def _summary(made: Population, checked: tuple[Checked, ...]) -> dict[str, Any]:
             }
             for item in checked
         ],
+        "cautions": _cautions(made, checked),
     }
+
+
+def _cautions(made: Population, checked: tuple[Checked, ...]) -> list[str]:
+    """Say what the comparison with published aggregates cannot tell of this population."""
+    said, customers = [], made.parameters.customers
+    if customers < TOLERANCES_FROM:
+        said.append(
+            f"Tolerances are meant for {TOLERANCES_FROM:,} customers and more: of {customers:,}, aggregates can lie outside by chance."
+        )
+    measured = {item.fact.name for item in checked}
+    if missing := [fact for fact in FACTS if fact.name not in measured]:
+        places = ", ".join(dict.fromkeys(fact.source for fact in missing))
+        said.append(
+            f"{len(missing)} of {len(FACTS)} aggregates are left out ({places}): this population has nothing to measure them by."
+        )
+    return said
 
 
 def _institutions(made: Population) -> list[dict[str, Any]]:
@@ -150,3 +170,5 @@ def _show(made: Population, checked: tuple[Checked, ...], console: Console) -> N
         fact = item.fact
         facts.add_row(fact.meaning, fact.source, f"{fact.published:,.3g}", f"{item.generated:,.3g}", word)
     console.print(facts)
+    for line in _cautions(made, checked):
+        console.print(line, soft_wrap=True)

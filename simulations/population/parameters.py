@@ -94,12 +94,14 @@ class PopulationParameters(Document):
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
-        if min(self.banks, self.shops) < 0 or self.banks + self.shops == 0:
+        if self.banks == self.shops == 0:
             raise DocumentError(
                 "CSL-M201",
                 f"A population with {self.banks} banks and {self.shops} shops has no institution to be a customer of.",
                 "Ask for at least one bank or one shop.",
             )
+        for kind, count in (("banks", self.banks), ("shops", self.shops)):
+            _not_negative(kind, count)
         if not self.banks + self.shops <= self.customers <= MOST_CUSTOMERS:
             raise DocumentError(
                 "CSL-M200",
@@ -120,6 +122,13 @@ class PopulationParameters(Document):
     def subscribed(self, kind: Kind) -> float:
         """Return the base rate of taking the product at institutions of a kind."""
         return self.subscribed_bank if kind == "bank" else self.subscribed_shop
+
+
+def _not_negative(kind: str, count: int) -> None:
+    if count < 0:
+        raise DocumentError(
+            "CSL-M201", f"The number of {kind} is {count}; it cannot be negative.", "Ask for 0 or more of each kind."
+        )
 
 
 def _within(name: str, value: float, low: float, high: float) -> None:

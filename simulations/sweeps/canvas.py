@@ -166,6 +166,25 @@ def above(axes: Axes, x: float, text: str, side: str, size: float, color: str) -
     )
 
 
+def note(axes: Axes, at: tuple[float, float], text: str, color: str, line: int = 0) -> None:
+    """Write what a point lacks beside it; where it has no figure, at the edge of the axes, every `line` at a height of its own."""
+    if not text:
+        return
+    x, y = at
+    known = (not math.isnan(x), not math.isnan(y))
+    axes.annotate(
+        text,
+        (x if known[0] else 0.0, y if known[1] else 0.0),
+        xycoords=("data" if known[0] else "axes fraction", "data" if known[1] else "axes fraction"),
+        xytext=(4, -9) if all(known) else (4, -2.5) if known[1] else (0, 2 + 7 * line),
+        textcoords="offset points",
+        ha="left" if known[1] else "center",
+        fontsize=6.5,
+        color=color,
+        zorder=5,
+    )
+
+
 def bare_last(grid: Any, used: int) -> None:  # noqa: ANN401 - a numpy array of axes
     """Hide the axes of a grid that are not used, and label the x axis of those that stand above them."""
     across = grid.shape[1]

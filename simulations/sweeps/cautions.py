@@ -1,4 +1,4 @@
-"""What to know before a sweep's figures: unlike base rates, rounds that failed, runs without a model, and what runs said themselves."""
+"""What to know before a sweep's figures: unlike base rates, who was not judged, failed rounds, no models, and what runs said themselves."""
 
 import math
 import re
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from simulations.sweeps.comparing import titled, troubled
+from simulations.sweeps.comparing import NOBODY, finished, grounds, titled, troubled
 from simulations.sweeps.reading import Results
 
 FACTOR = 2.0
@@ -17,12 +17,23 @@ MOST = 8
 
 _JUDGED = ("auc", "auc_mean", "log_loss")
 _NUMBER = re.compile(r"\d+")
+_ONE_CLASS = re.compile(r"institutions? holds? out one class only")
+_NO_MODEL = re.compile(r"No round in which weights move succeeded")
+_FAILED = re.compile(r"rounds? failed for want of answers")
+_OF_REFERENCES_TOO = re.compile(rf"{_ONE_CLASS.pattern}|does not read")
 
 
 def cautions(results: Results) -> list[str]:
-    """Return sentences, the weightiest first; none where nothing is to be said."""
+    """Return sentences, the weightiest first; none where nothing is to be said. What runs said of the same is not repeated."""
     groups = [(_named(results, part), part) for _, part in results.cells.groupby("group", sort=False)]
-    return [*_base_rates(results), *_without_model(groups), *_failed_rounds(groups), *_said(results)]
+    found = {
+        _ONE_CLASS: _not_judged(results),
+        _NO_MODEL: _without_model(groups),
+        _FAILED: _failed_rounds(groups),
+    }
+    told = [same for same, lines in found.items() if lines]
+    others = {line: n for line, n in results.warnings.items() if not any(same.search(line) for same in told)}
+    return [*_base_rates(results), *(line for lines in found.values() for line in lines), *_said(results, others)]
 
 
 def _named(results: Results, cells: pd.DataFrame) -> str:
@@ -52,10 +63,40 @@ def _base_rates(results: Results) -> list[str]:
     ]
 
 
+def _not_judged(results: Results) -> list[str]:
+    """Say over how many institutions means are taken, where some hold out one class only."""
+    places = results.institutions
+    if "base_rate" not in places:
+        return []
+    rows = places.merge(results.cells[["digest", "seed", "ground"]], on="digest").dropna(subset=["base_rate"])
+    rates = rows["base_rate"].astype(float)
+    rows = rows.assign(judged=(rates > 0) & (rates < 1))
+    names, said = grounds(results), []
+    for ground, part in rows.groupby("ground", sort=False):
+        judged = [frozenset(one.loc[one["judged"], "name"]) for _, one in part.groupby("seed")]
+        line = _means_over(judged, part["name"].nunique())
+        name = names[str(ground)]
+        said += [f"{name}: {line}" if name else line] if line else []
+    return _few(said)
+
+
+def _means_over(judged: Sequence[frozenset[str]], of: int) -> str:
+    """Say over whom a ground's means are taken, given who is judged in each seed; nothing where all are."""
+    numbers = sorted(map(len, judged))
+    few, many = numbers[0], numbers[-1]
+    if few == of:
+        return ""
+    if not many:
+        return f"no institution of {of} has an auc or a lift: all held out one class only."
+    apart = ", not the same ones in each seed" if len(set(judged)) > 1 else ""
+    over = f"{few} to {many}" if few < many else str(many)
+    return f"auc and lift are means over {over} of {of} institutions{apart}: the others held out one class only."
+
+
 def _failed_rounds(groups: Sequence[tuple[str, pd.DataFrame]]) -> list[str]:
     return _few(
         [
-            f"{name}: in {number} of {_done(cells)} finished runs rounds failed ({cells['rounds_failed'].sum():.0f} in all); "
+            f"{name}: in {number} of {finished(cells)} finished runs rounds failed ({cells['rounds_failed'].sum():.0f} in all); "
             "everybody paid for them."
             for name, cells in groups
             if (number := troubled(cells))
@@ -66,9 +107,10 @@ def _failed_rounds(groups: Sequence[tuple[str, pd.DataFrame]]) -> list[str]:
 def _without_model(groups: Sequence[tuple[str, pd.DataFrame]]) -> list[str]:
     return _few(
         [
-            f"{name}: {number} of {_done(cells)} finished runs left no model; the figures are of the others alone."
+            f"{name}: {number} of {done} finished runs left no model; "
+            + ("the figures are of the others alone." if number < done else "there are no figures.")
             for name, cells in groups
-            if (number := without_model(cells))
+            if (number := without_model(cells)) and (done := finished(cells))
         ]
     )
 
@@ -79,23 +121,26 @@ def without_model(cells: pd.DataFrame) -> int:
     return int((cells["done"] & cells[judged].isna().all(axis=1)).sum()) if judged else 0
 
 
-def _done(cells: pd.DataFrame) -> int:
-    return int(cells["done"].sum())
-
-
 def _few(lines: list[str]) -> list[str]:
     rest = len(lines) - MOST
     return lines if rest <= 0 else [*lines[:MOST], f"and the same of {rest} more settings."]
 
 
-def _said(results: Results) -> list[str]:
-    """Return what runs said of themselves; lines that differ in their first number alone are one."""
-    finished, _ = results.finished()
+def _said(results: Results, warnings: Mapping[str, int]) -> list[str]:
+    """Return what runs said of themselves; lines that differ in their first number alone are one.
+
+    Beside the number of cells that said it stands how many can: training alone or pooled has no rounds and no budget to speak of.
+    """
+    done = finished(results.cells)
+    able = finished(results.cells[~results.cells["kind"].isin(NOBODY)])
     lines = []
-    for tail, found in _alike(results.warnings).items():
+    for tail, found in _alike(warnings).items():
         numbers = sorted(number for number, _ in found if number is not None)
         head = "" if not numbers else f"{numbers[0]}" if numbers[0] == numbers[-1] else f"{numbers[0]} to {numbers[-1]}"
-        lines.append(f"{head}{tail} (said by {sum(times for _, times in found)} of {finished} finished cells)")
+        times = sum(times for _, times in found)
+        few = able < done and times <= able and not _OF_REFERENCES_TOO.search(tail)
+        of = f"{able} finished cells, alone and pooled aside" if few else f"{done} finished cells"
+        lines.append(f"{head}{tail} (said by {times} of {of})")
     return _few(lines)
 
 

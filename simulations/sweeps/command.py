@@ -18,6 +18,7 @@ from simulations.sweeps.document import Cell, EngineName, Sweep, cells, check_pa
 from simulations.sweeps.outcome import Outcome, Run, measure
 from simulations.sweeps.running import Summary, default_workers, measured_pace, run_sweep, time_one
 from simulations.sweeps.schedule import kinds
+from simulations.sweeps.stopping import announced
 from simulations.sweeps.store import DATABASE, RESULTS, Store
 
 RUN: Run = measure
@@ -26,13 +27,14 @@ RUN: Run = measure
 D = TypeVar("D", Simulation, Sweep)
 
 _CACHE_HELP = "Folder of fetched data sets, as in `consilience data fetch`."
+_SEED_HELP = "Of who is held out, of draws, noise and faults. Who belongs to whom comes from the file's partners.seed."
 _ENGINE_HELP = "What computes the rounds."
 _JSON_HELP = "Print the result as JSON; progress goes to the error output."
 
 
 def run_one(
     file: Annotated[Path, typer.Argument(help="YAML file of one simulation, as in configs/simulations.")],
-    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of partners, draws, noise and faults.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help=_SEED_HELP)] = 1,
     engine: Annotated[EngineName, typer.Option(help=_ENGINE_HELP)] = "vectorized",
     cache: Annotated[Path | None, typer.Option(help=_CACHE_HELP)] = None,
     as_json: Annotated[bool, typer.Option("--json", help=_JSON_HELP)] = False,
@@ -90,7 +92,7 @@ def sweep(
         _plan(asked, folder, workers, data if time_first else None, console, as_json)
         return
     try:
-        with view.SweepView(console) as live:
+        with announced(), view.SweepView(console) as live:
             summary = run_sweep(
                 asked,
                 folder,
@@ -143,7 +145,7 @@ def _plan(asked: Sweep, folder: Path, workers: int | None, cache: Path | None, c
         "workers": count,
         "fields": {path: _values(path, own) for path in asked.varied()},
         "algorithms": dict(kinds(wanted)),
-        "seconds": pace.left(kinds(missing), count) if missing else 0.0,
+        "seconds": pace.left(kinds(missing), count, started=cache is not None),
     }
     if as_json:
         typer.echo(json.dumps(plan))
@@ -163,7 +165,7 @@ def _show_plan(plan: dict[str, Any], console: Console) -> None:
     seconds = plan["seconds"]
     by = f"{plan['workers']} workers, engine {plan['engine']}"
     if seconds is None:
-        lines.append(f"No cell was timed yet: add --time to compute one ({by}).")
+        lines.append(f"Too few cells were timed to say how long it takes: add --time to compute one ({by}).")
     else:
         lines.append(f"The rest takes about {view.duration(seconds)} ({by}), as far as the cells timed so far tell.")
     for line in lines:

@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from federation.errors import StorageError
 from simulations.sweeps import canvas, page, plots
+from simulations.sweeps.columns import Column, Grid, say_left_out, worded
 from simulations.sweeps.comparing import Dropouts, Gains, Line
 from simulations.sweeps.matching import Matched, between
 from simulations.sweeps.metrics import MEANING, METRICS, Metric, metric_of
@@ -23,6 +22,25 @@ from simulations.sweeps.wording import FAILED_NOTE, SAME_PLACES, counted, differ
 
 _METRIC_HELP = f"What is compared: {', '.join(METRICS)}; lift is lift@10%. Of these {MEANING}"
 _BY_HELP = "Path of the setting that lines are named by first, such as partners.count."
+
+_NAME, _SETTING = 18, 24
+_FIGURES = (
+    Column("mean"),
+    Column("95% interval", 2),
+    Column("to alone", 1),
+    Column("to pooled", 3),
+    Column("seeds"),
+)
+_GAINS = (
+    Column("declared", 4),
+    Column("alone", 3),
+    Column("federated", 2),
+    Column("gain"),
+    Column("95% interval", 1),
+    Column("seeds", 5),
+)
+_DROPOUTS = (Column("missed\nrounds"), Column("mean", 1), Column("difference\nto none"), Column("seeds", 2))
+_BETWEEN = (Column("first", 1), Column("second", 1), Column("difference"), Column("seeds", 2))
 
 
 def compare(
@@ -101,47 +119,43 @@ def show(summary: Summary, console: Console) -> None:
     console.print(f"[bold]{escape(summary.results.title)}[/bold]: {escape(finished(summary.results))}", soft_wrap=True)
     for line in summary.cautions:
         console.print(escape(line), soft_wrap=True, style="yellow")
-    _show_lines((*summary.lines, *summary.trusted), summary.metric, console)
+    left_out = _show_lines((*summary.lines, *summary.trusted), summary.metric, console)
     for found in summary.gains:
-        _show_gains(found, summary.own, console)
+        left_out += _show_gains(found, summary.own, console)
     if summary.gains:
         console.print(SAME_PLACES, style="dim", soft_wrap=True)
     if summary.dropouts:
-        console.print(_dropouts_table(summary.dropouts, summary.metric))
+        left_out += _dropouts_grid(summary.dropouts, summary.metric).show(console)
+    say_left_out(console, left_out)
 
 
-def _table(title: str, *columns: str) -> Table:
-    table = Table(title=escape(title), title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for place, column in enumerate(columns):
-        table.add_column(escape(column), justify="left" if place == 0 else "right", no_wrap=place > 0)
-    return table
-
-
-def _show_lines(lines: Sequence[Line], metric: Metric, console: Console) -> None:
-    """Print a table for each line; the references stand below the first line on their data."""
+def _show_lines(lines: Sequence[Line], metric: Metric, console: Console) -> list[str]:
+    """Print a table for each line; the references stand below the first line on their data. Return which columns were left out."""
     told: set[str] = set()
+    left_out: list[str] = []
     for line in lines:
-        table = _table(f"{metric.title}: {line.title}", "ε", "mean", "95% interval", "to alone", "to pooled", "seeds")
+        grid = Grid(f"{metric.title}: {line.title}", worded("ε"), *_FIGURES)
         for point in line.points:
             to = [difference_text(value, metric, point.value.have) for value in (point.to_alone, point.to_pooled)]
-            table.add_row(point.budget, metric.shown(point.value.value), span(point.value, metric), *to, runs(point))
+            grid.add(point.budget, metric.shown(point.value.value), span(point.value, metric), *to, runs(point))
         for name, value in (("alone", line.alone), ("pooled", line.pooled)):
             if value is not None and line.ground not in told:
                 row = (name, metric.shown(value.value), span(value, metric), "", "", seeds(value))
-                table.add_row(*row, style="dim")
+                grid.add(*row, style="dim")
         told.add(line.ground)
-        console.print(table)
+        left_out += grid.show(console)
     if any(point.troubled for line in lines for point in line.points):
         console.print(FAILED_NOTE)
+    return left_out
 
 
-def _show_gains(found: Gains, metric: Metric, console: Console) -> None:
+def _show_gains(found: Gains, metric: Metric, console: Console) -> tuple[str, ...]:
     title = f"Gain by institution over training alone, {metric.short}: {found.title}"
-    table = _table(title, "institution", "declared", "alone", "federated", "gain", "95% interval", "seeds")
+    grid = Grid(title, worded("institution", least=_NAME), *_GAINS)
     for row in found.rows:
         mark = {1: " ▲", -1: " ▼", 0: " ·"}[row.gain.certain]
-        table.add_row(
-            escape(row.name) + (" (lies)" if row.poisoner else ""),
+        grid.add(
+            row.name + (" (lies)" if row.poisoner else ""),
             str(row.declared),
             metric.shown(row.alone.value),
             metric.shown(row.federated.value),
@@ -149,23 +163,23 @@ def _show_gains(found: Gains, metric: Metric, console: Console) -> None:
             span(row.gain, metric, signed=True),
             seeds(row.gain),
         )
-    console.print(table)
+    left_out = grid.show(console)
     console.print(counted(found), soft_wrap=True)
+    return left_out
 
 
-def _dropouts_table(found: Sequence[Dropouts], metric: Metric) -> Table:
-    table = _table(f"Dropouts: {metric.title}", "", "missed rounds", "mean", "difference to none", "seeds")
+def _dropouts_grid(found: Sequence[Dropouts], metric: Metric) -> Grid:
+    grid = Grid(f"Dropouts: {metric.title}", worded("", least=_SETTING), *_DROPOUTS)
     for line in found:
         for place, (share, value, cost) in enumerate(zip(line.shares, line.values, line.costs, strict=True)):
-            title = escape(line.title) if place == 0 else ""
-            table.add_row(
-                title,
+            grid.add(
+                line.title if place == 0 else "",
                 f"{100 * share:g}%",
                 metric.shown(value.value),
                 difference_text(cost, metric, value.have),
                 seeds(value),
             )
-    return table
+    return grid
 
 
 def _show_between(matched: Sequence[Matched], other: Results, metric: Metric, console: Console) -> None:
@@ -173,12 +187,13 @@ def _show_between(matched: Sequence[Matched], other: Results, metric: Metric, co
     if not matched:
         console.print("The two sweeps have no simulation in common: compare each by itself.")
         return
-    table = _table(f"Second less first, seed by seed: {metric.title}", "", "first", "second", "difference", "seeds")
+    title = f"Second less first, seed by seed: {metric.title}"
+    grid = Grid(title, worded("", least=_SETTING), *_BETWEEN)
     for row in matched:
         figures = (
             metric.shown(row.first.value),
             metric.shown(row.second.value),
             difference_text(row.change, metric, row.change.have),
         )
-        table.add_row(escape(row.title), *figures, seeds(row.change))
-    console.print(table)
+        grid.add(row.title, *figures, seeds(row.change))
+    say_left_out(console, grid.show(console))

@@ -18,6 +18,8 @@ from simulations.sweeps.reading import ALONE, EPSILON, POOLED, POOLED_DP, Result
 DROPOUT = "faults.dropout"
 NO_NOISE = "no noise"
 NOBODY = frozenset({ALONE, POOLED})
+TRUSTED = "pooled, with the budget"
+_GROUND = ("data", "partners", "model")
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,8 @@ class Point:
         The metric.
     to_alone, to_pooled:
         The metric less that of the reference, by seed; None where there is no such reference.
-    troubled:
-        Runs among those finished in which rounds failed.
+    troubled, finished:
+        Runs in which rounds failed, among those finished; some of these may have left no model, and are no seeds of the value.
     """
 
     group: str
@@ -51,6 +53,7 @@ class Point:
     to_alone: Estimate | None
     to_pooled: Estimate | None
     troubled: int = 0
+    finished: int = 0
 
 
 @dataclass(frozen=True)
@@ -102,40 +105,36 @@ class Gains:
     epsilon: float | None
     rows: tuple[Gain, ...]
 
+    @property
+    def judged(self) -> tuple[Gain, ...]:
+        """The rows that have a gain in some seed: who holds out one class only has none."""
+        return tuple(row for row in self.rows if row.gain.have)
+
     def counted(self) -> tuple[int, int, int]:
-        """Return how many gain, how many lose, and of how many neither can be said: by their intervals."""
-        signs = [row.gain.certain for row in self.rows]
+        """Return how many of the judged gain, how many lose, and of how many neither can be said: by their intervals."""
+        signs = [row.gain.certain for row in self.judged]
         return signs.count(1), signs.count(-1), signs.count(0)
 
 
 @dataclass(frozen=True)
 class Dropouts:
-    """A metric by the chance that an institution misses a round; `costs` are differences to none, by seed."""
+    """A metric by the chance that an institution misses a round; `costs` are differences to none, by seed.
+
+    `troubled` and `finished` are as in `Point`, for each share.
+    """
 
     title: str
     epsilon: float | None
     shares: tuple[float, ...]
     values: tuple[Estimate, ...]
     costs: tuple[Estimate | None, ...]
+    troubled: tuple[int, ...]
+    finished: tuple[int, ...]
 
-
-def check_metric(results: Results, metric: Metric) -> None:
-    """Refuse a metric that no cell has.
-
-    Raises
-    ------
-    DocumentError
-        CSL-M249 when there is nothing finished to compare, or none of it has the metric.
-    """
-    finished = results.cells[results.cells["done"]]
-    if finished.empty:
-        raise DocumentError(
-            "CSL-M249",
-            "No cell of this sweep is finished by this version of the program on these files.",
-            "Run `consilience simulate sweep` first.",
-        )
-    if metric.column not in finished or finished[metric.column].isna().all():
-        raise DocumentError("CSL-M249", f"No finished cell has the metric {metric.name}.", "Name another by --metric.")
+    @property
+    def failures(self) -> int:
+        """Runs at all shares in which rounds failed."""
+        return sum(self.troubled)
 
 
 def frontier(results: Results, metric: Metric, by: str | None = None) -> list[Line]:
@@ -171,14 +170,23 @@ def frontier(results: Results, metric: Metric, by: str | None = None) -> list[Li
 
 
 def pooled_private(results: Results, metric: Metric) -> list[Line]:
-    """Return the metric against epsilon of one party that everybody trusts, one line for each ground."""
+    """Return the metric against epsilon of one party that everybody trusts, one line for each ground, named by what tells it apart."""
     cells = results.cells[results.cells["kind"] == POOLED_DP]
-    found = []
+    names, found = grounds(results), []
     for ground, group in cells.groupby("ground", sort=False):
         points = [_point(results, part, metric, ()) for _, part in group.groupby("group", sort=False)]
         alone, pooled = (_reference(results, str(ground), kind, metric) for kind in (ALONE, POOLED))
-        found.append(Line("pooled, with the budget", str(ground), tuple(sorted(points, key=_rising)), alone, pooled))
+        title = ", ".join(filter(None, (TRUSTED, names[str(ground)])))
+        found.append(Line(title, str(ground), tuple(sorted(points, key=_rising)), alone, pooled))
     return found
+
+
+def grounds(results: Results) -> dict[str, str]:
+    """Return each ground's name by its digest: the settings of data, partners and model that differ; empty where none do."""
+    paths = [path for path in results.varied() if path.partition(".")[0] in _GROUND]
+    each = results.cells.drop_duplicates("ground").set_index("ground")
+    texts = {str(ground): {path: str(row[path]) for path in paths} for ground, row in each.iterrows()}
+    return {ground: titled(settings) if settings else "" for ground, settings in texts.items()}
 
 
 def gain_by_institution(results: Results, metric: Metric, group: str) -> Gains:
@@ -249,7 +257,9 @@ def _dropouts(title: str, epsilon: float | None, parts: Mapping[float, pd.DataFr
         None if base is None or share == 0 else difference(by_seed(parts[share], metric), none, len(parts[share]))
         for share in shares
     )
-    return Dropouts(title, epsilon, shares, tuple(over_seeds(parts[share], metric) for share in shares), costs)
+    values = tuple(over_seeds(parts[share], metric) for share in shares)
+    failed, done = (tuple(count(parts[share]) for share in shares) for count in (troubled, finished))
+    return Dropouts(title, epsilon, shares, values, costs, failed, done)
 
 
 @dataclass(frozen=True)
@@ -276,7 +286,7 @@ def side_by_side(results: Results, metric: Metric) -> list[Panel]:
     panels = []
     for title, rows in parts.items():
         ground, budget = rows[0][1].ground, rows[0][1].budget
-        rows += [("pooled, with the budget", p) for p in trusted if p.ground == ground and p.budget == budget]
+        rows += [(TRUSTED, p) for p in trusted if p.ground == ground and p.budget == budget]
         ordered = tuple(
             sorted(rows, key=lambda row: -metric.sign * row[1].value.value if row[1].value.have else math.inf)
         )
@@ -387,7 +397,13 @@ def _point(results: Results, cells: pd.DataFrame, metric: Metric, varied: Sequen
         to(ALONE),
         to(POOLED),
         troubled(cells),
+        finished(cells),
     )
+
+
+def finished(cells: pd.DataFrame) -> int:
+    """Return how many cells finished, with a model or without."""
+    return int(cells["done"].sum())
 
 
 def troubled(cells: pd.DataFrame) -> int:

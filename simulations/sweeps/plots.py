@@ -20,11 +20,13 @@ from simulations.sweeps.canvas import (
     figure_of,
     look,
     name_bands,
+    note,
     row_axis,
 )
 from simulations.sweeps.comparing import Dropouts, Gains, Line, Panel, Point, distance
 from simulations.sweeps.estimates import Estimate
 from simulations.sweeps.metrics import Metric
+from simulations.sweeps.wording import MARK_NOTE, mark
 from simulations.words import count
 
 _TALLEST = 9.0
@@ -60,8 +62,14 @@ def frontier(lines: Sequence[Line], metric: Metric, trusted: Sequence[Line] = ()
             scale.frame(axes)
         bare_last(grid, len(grounds))
         figure.supylabel(metric.title, fontsize=8, color=SOFT)
-        figure.supxlabel("ε of every institution (less is more private)", fontsize=8, color=SOFT)
+        _below(figure, "ε of every institution (less is more private)", failures=any(line.failures for line in drawn))
         return figure
+
+
+def _below(figure: Figure, label: str, *, failures: bool) -> None:
+    """Write what all panels' x axes are, and what the mark of failed rounds means where there is one."""
+    lines = [label, *([MARK_NOTE] if failures else [])]
+    figure.supxlabel("\n".join(filter(None, lines)), fontsize=8, color=SOFT)
 
 
 def _curves(axes: Axes, named: Sequence[tuple[str, Line]], scale: Epsilons) -> None:
@@ -108,21 +116,13 @@ def _curve(axes: Axes, line: Line, place: int, of: int, scale: Epsilons) -> floa
         axes.plot([x, x], [point.value.low, point.value.high], color=color, linewidth=1.1, zorder=3)
         face = "white" if point.epsilon is None else color
         axes.plot([x], [point.value.value], marker=marker, markersize=4.5, color=color, markerfacecolor=face, zorder=4)
-        _note_missing(axes, x, point, color)
+        note(axes, (x, point.value.value), _mark(point), color, place)
     known = [point.value.value for point in (private or line.points) if point.value.have]
     return known[-1] if known else math.nan
 
 
-def _note_missing(axes: Axes, x: float, point: Point, color: str) -> None:
-    """Write beside a point that some of its seeds failed or are missing, or (†) in how many of its runs rounds failed."""
-    value, said = point.value, []
-    if value.have < value.of:
-        said.append(f"{value.have}/{value.of} seeds")
-    if point.troubled:
-        said.append(f"† {point.troubled}/{value.have}")
-    if value.have and said:
-        text, place = ", ".join(said), (4, -9)
-        axes.annotate(text, (x, value.value), xytext=place, textcoords="offset points", fontsize=6.5, color=color)
+def _mark(point: Point) -> str:
+    return mark(point.value, point.troubled, point.finished)
 
 
 def _limits(axes: Axes, lines: Sequence[Line]) -> None:
@@ -165,16 +165,19 @@ def gains(found: Gains, metric: Metric) -> Figure:
                 zorder=3,
             )
             if named:
-                text = f"{metric.shown(row.gain.value, signed=True)}" if row.gain.have else "no figure"
-                axes.text(
-                    1.01, place, text, transform=axes.get_yaxis_transform(), va="center", fontsize=7.5, color=color
-                )
+                _beside_row(axes, place, row.gain, metric, color)
         row_axis(axes, [_name(row.name, poisoner=row.poisoner) for row in rows] if named else None, len(rows))
         axes.set_xlabel(
             f"gain over training alone without noise: {metric.short} on the institution's own held-out customers"
         )
         _sizes(axes, largest)
         return figure
+
+
+def _beside_row(axes: Axes, place: int, gain: Estimate, metric: Metric, color: str) -> None:
+    said = filter(None, (metric.shown(gain.value, signed=True), mark(gain)))
+    text = ", ".join(said) if gain.have else "no figure"
+    axes.text(1.01, place, text, transform=axes.get_yaxis_transform(), va="center", fontsize=7.5, color=color)
 
 
 def _name(name: str, *, poisoner: bool) -> str:
@@ -214,8 +217,12 @@ def dropouts(found: Sequence[Dropouts], metric: Metric) -> Figure:
             color, marker = look(place)
             aside = 0.0 if len(found) == 1 else 0.05 * found[0].shares[-1] * (place / (len(found) - 1) - 0.5)
             errorbars(left, line.shares, line.values, aside, color, marker)
+            for share, value, *runs in zip(line.shares, line.values, line.troubled, line.finished, strict=True):
+                note(left, (share + aside, value.value), mark(value, *runs), color, place)
             pairs = [(share, cost) for share, cost in zip(line.shares, line.costs, strict=True) if cost is not None]
             errorbars(right, [share for share, _ in pairs], [cost for _, cost in pairs], aside, color, marker)
+            for share, cost in pairs:
+                note(right, (share + aside, cost.value), mark(cost), color, place)
             known = [cost.value for _, cost in pairs if cost.have]
             ends.append((known[-1] if known else math.nan, line.title, color))
         right.axhline(0.0, color=INK, linewidth=0.9, zorder=1)
@@ -230,6 +237,7 @@ def dropouts(found: Sequence[Dropouts], metric: Metric) -> Figure:
             axes.set_axisbelow(True)
         if len(found) > 1:
             beside(right, ends)
+        _below(figure, "", failures=any(line.failures for line in found))
         return figure
 
 
@@ -251,15 +259,21 @@ def algorithms(panels: Sequence[Panel], metric: Metric) -> Figure:
             found = dict(panel.rows)
             for place, name in enumerate(reversed(names)):
                 if name in found:
-                    value = found[name].value
-                    axes.plot([value.low, value.high], [place, place], color=FEDERATED, linewidth=1.2, zorder=3)
-                    axes.plot([value.value], [place], marker="o", markersize=5, color=FEDERATED, zorder=4)
+                    _algorithm(axes, place, found[name])
             row_axis(axes, list(reversed(names)), len(names))
             _over(axes, panel)
             axes.set_title(panel.title, pad=14)
         bare_last(grid, len(panels))
-        figure.supxlabel(metric.title, fontsize=8, color=SOFT)
+        failures = any(point.troubled for panel in panels for _, point in panel.rows)
+        _below(figure, metric.title, failures=failures)
         return figure
+
+
+def _algorithm(axes: Axes, place: int, point: Point) -> None:
+    value = point.value
+    axes.plot([value.low, value.high], [place, place], color=FEDERATED, linewidth=1.2, zorder=3)
+    axes.plot([value.value], [place], marker="o", markersize=5, color=FEDERATED, zorder=4)
+    note(axes, (value.value, place), _mark(point), FEDERATED)
 
 
 def _over(axes: Axes, panel: Panel) -> None:

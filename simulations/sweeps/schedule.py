@@ -62,11 +62,18 @@ class Pace:
         """Note a cell that was computed."""
         self._seconds.setdefault(algorithm, deque(maxlen=_REMEMBERED)).append(seconds)
 
-    def left(self, waiting: Mapping[str, int], workers: int) -> float | None:
-        """Return the expected seconds until so many cells by algorithm are computed side by side; None before anything was measured."""
-        if not self._seconds:
+    def left(self, waiting: Mapping[str, int], workers: int, *, started: bool = False) -> float | None:
+        """Return the expected seconds until so many cells by algorithm are computed side by side.
+
+        None where too little was measured: a worker's first cell holds its start-up too, so that cells are typical only once most of them
+        were no worker's first. With `started` what was measured is taken as it is.
+        """
+        if not sum(waiting.values()):
+            return 0.0
+        every = [value for values in self._seconds.values() for value in values]
+        if not every or (not started and len(every) <= 2 * workers):
             return None
         typical = {algorithm: median(values) for algorithm, values in self._seconds.items()}
-        otherwise = median([value for values in self._seconds.values() for value in values])
+        otherwise = median(every)
         work = sum(count * typical.get(algorithm, otherwise) for algorithm, count in waiting.items())
         return work / max(1, min(workers, sum(waiting.values())))

@@ -3,13 +3,18 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
+from pathlib import Path
 from typing import Any
 
+from federation.errors import DocumentError
 from simulations.sweeps import comparing
 from simulations.sweeps.cautions import cautions
 from simulations.sweeps.comparing import Dropouts, Gains, Line, Panel
+from simulations.sweeps.document import load_sweep
 from simulations.sweeps.metrics import METRICS, Metric
-from simulations.sweeps.reading import Results
+from simulations.sweeps.reading import EPSILON, Results
+from simulations.sweeps.store import SWEEP, Store
+from simulations.words import count
 
 MOST_GAINS = 4
 """Gains by institution are shown for so many lines, each at its epsilon nearest to 1."""
@@ -66,7 +71,7 @@ def summarise(results: Results, metric: Metric, by: str | None = None) -> Summar
     DocumentError
         CSL-M249 when there is nothing finished, or nothing that has the metric; CSL-M250 for an unknown `by`.
     """
-    comparing.check_metric(results, metric)
+    check_metric(results, metric)
     lines = comparing.frontier(results, metric, by)
     own = metric if metric.own in results.institutions else METRICS["auc"]
     points = comparing.middle(lines)[:MOST_GAINS]
@@ -82,6 +87,53 @@ def summarise(results: Results, metric: Metric, by: str | None = None) -> Summar
         tuple(comparing.side_by_side(results, metric)),
         tuple(cautions(results)),
     )
+
+
+def check_metric(results: Results, metric: Metric) -> None:
+    """Refuse a metric that no cell has.
+
+    Raises
+    ------
+    DocumentError
+        CSL-M249 when there is nothing finished to compare, or none of it has the metric.
+    """
+    finished = results.cells[results.cells["done"]]
+    if finished.empty:
+        raise _nothing_finished(results)
+    if metric.column not in finished or finished[metric.column].isna().all():
+        raise DocumentError("CSL-M249", f"No finished cell has the metric {metric.name}.", "Name another by --metric.")
+
+
+def _nothing_finished(results: Results) -> DocumentError:
+    """Return what refuses results without a finished cell: what lies in their folder instead, and what computes them."""
+    folder = Path(results.repeat.rpartition(" --out ")[2])
+    if not (folder / SWEEP).is_file():
+        return DocumentError(
+            "CSL-M249",
+            "No cell of this sweep is finished by this version of the program on these files.",
+            f"Run `{results.repeat}` first.",
+        )
+    others = len(set(Store(folder).present()) - set(results.cells["digest"]))
+    there = (
+        f" {count(others)} cell{' is' if others == 1 else 's are'} there of an older version of the program, of other files or of "
+        "another sweep."
+        if others
+        else ""
+    )
+    run = f"Run `{results.repeat}` first."
+    if _planned(folder):
+        run = f"It looks like a folder of plans: give its `consilience simulate plan … --out {folder}` again."
+    return DocumentError(
+        "CSL-M249",
+        f"No cell in {folder} is finished by this version of the program on these files.{there}",
+        run,
+    )
+
+
+def _planned(folder: Path) -> bool:
+    """Return whether a folder's sweep is what a plan asks for: one study without noise first, then at each epsilon."""
+    sweep = load_sweep(folder / SWEEP)
+    return sweep.varied() == (EPSILON,) and not sweep.also and sweep.over[EPSILON][0] is None
 
 
 def plain(value: object) -> Any:  # noqa: ANN401 - any JSON value

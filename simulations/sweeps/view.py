@@ -1,19 +1,19 @@
 """What a person sees of a sweep: progress with the time that is left, the figures by setting, and one simulation's institutions."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
 from pydantic import JsonValue
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from simulations.engines.simulation import Simulation
 from simulations.progress import ProgressView
 from simulations.sweeps import fields
+from simulations.sweeps.columns import Column, Grid, say_left_out, worded
 from simulations.sweeps.document import Cell, Sweep
 from simulations.sweeps.outcome import Outcome, Row
 from simulations.sweeps.running import Begun, Computed, Event
@@ -27,7 +27,18 @@ PLAIN_LINES = 20
 _MINUTE, _HOUR = 60, 3600
 _MOST_ROWS = 60
 _PLACES = 3
-_WIDE = 12
+_SETTING, _NAME = 24, 18
+_FIGURES = (("seeds", 0), ("mean\nAUC", 0), ("least", 2), ("most", 2), ("worst\nplace", 1), ("mean\nlift", 1))
+_INSTITUTION = (
+    ("declared", 3),
+    ("ε", 0),
+    ("held out", 2),
+    ("base rate", 4),
+    ("AUC", 0),
+    ("lift\n10%", 1),
+    ("rounds\nmissed", 5),
+)
+"""Headings of figures, each with its rank as in `Column`."""
 
 CAUTION = (
     "Draws, noise and faults were made from the seed, so that figures can be repeated: nothing here protects anybody."
@@ -44,10 +55,11 @@ def duration(seconds: float) -> str:
 
 
 class SweepView(ProgressView):
-    """Shows a running sweep."""
+    """Shows a running sweep; `part` says which, where a command runs several."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, part: str = "") -> None:
         super().__init__(console)
+        self._part = part
         self._cells = 0
 
     def event(self, event: Event) -> None:
@@ -61,8 +73,10 @@ class SweepView(ProgressView):
         self._cells = event.cells
         for digest in event.moved:
             self._say(f"damaged, moved aside: {digest}.parquet")
-        here = f", {count(event.present)} of them here already" if event.present else ""
-        self._say(f"{count(event.cells)} cells{here}")
+        which = "all" if event.present == event.cells else f"{count(event.present)} of them"
+        here = f", {which} here already" if event.present else ""
+        part = f"{self._part}: " if self._part else ""
+        self._say(f"{part}{count(event.cells)} cells{here}")
         self._task = self._progress.add_task("cells", total=event.cells, completed=event.present, note="")
 
     def _computed(self, event: Computed) -> None:
@@ -146,25 +160,11 @@ def _over(found: Sequence[Stored], name: str, how: Callable[[list[float]], float
 
 
 def show_figures(console: Console, sweep: Sweep, rows: Sequence[dict[str, Any]]) -> None:
-    """Print the figures by setting."""
-    paths = [path for path in sweep.varied() if path != "algorithm"]
-    table = _table(sweep.title)
-    for heading in ("algorithm", *(path.replace(".", ".\n") for path in paths)):
-        widest = max(map(len, heading.split("\n")))
-        table.add_column(escape(heading), overflow="fold", min_width=min(widest, _WIDE))
-    for heading in ("seeds", "mean\nAUC", "least", "most", "worst\nplace", "mean\nlift"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for row in rows[:_MOST_ROWS]:
-        own = row["settings"].get("algorithm") or {fields.KIND: row["algorithm"]}
-        words = [setting("algorithm", own), *(setting(path, row["settings"][path]) for path in paths)]
-        shown = [_number(row[name]) for name in ("auc_mean", "auc_mean_least", "auc_mean_most", "auc_worst")]
-        table.add_row(
-            *map(escape, words),
-            str(row["seeds"]) + (" †" if row["rounds_failed_in"] else ""),
-            *shown,
-            _number(row["lift_mean"], 2),
-        )
-    console.print(table)
+    """Print the figures by setting: a column for each that is varied, or all in one column of words where the terminal is too narrow."""
+    grid = _figures(sweep, rows[:_MOST_ROWS], stacked=False)
+    if grid.width() > console.width:
+        grid = _figures(sweep, rows[:_MOST_ROWS], stacked=True)
+    say_left_out(console, grid.show(console))
     if len(rows) > _MOST_ROWS:
         console.print(f"and {len(rows) - _MOST_ROWS} more settings; all are in the results")
     console.print(
@@ -178,25 +178,55 @@ def show_figures(console: Console, sweep: Sweep, rows: Sequence[dict[str, Any]])
         console.print("† rounds failed in some of these runs.", style="yellow")
 
 
+def _figures(sweep: Sweep, rows: Sequence[dict[str, Any]], stacked: bool) -> Grid:
+    paths = [path for path in sweep.varied() if path != "algorithm"]
+    headings = ["setting"] if stacked else ["algorithm", *(path.replace(".", ".\n") for path in paths)]
+    figured = [Column(heading, rank) for heading, rank in _FIGURES]
+    grid = Grid(sweep.title, *(worded(heading, least=_SETTING) for heading in headings), *figured)
+    for row in rows:
+        own = setting("algorithm", row["settings"].get("algorithm") or {fields.KIND: row["algorithm"]})
+        words = [own, *(setting(path, row["settings"][path]) for path in paths)]
+        shown = [_number(row[name]) for name in ("auc_mean", "auc_mean_least", "auc_mean_most", "auc_worst")]
+        grid.add(
+            *([", ".join([own, *_said(sweep, row, paths)])] if stacked else words),
+            str(row["seeds"]) + (" †" if row["rounds_failed_in"] else ""),
+            *shown,
+            _number(row["lift_mean"], 2),
+        )
+    return grid
+
+
+def _said(sweep: Sweep, row: Mapping[str, Any], paths: Sequence[str]) -> list[str]:
+    """Return a row's settings in words: those of every combination, and of the others what differs from the base."""
+    base = sweep.study.model_dump(mode="json")
+    ends = Counter(path.rpartition(".")[2] for path in paths)
+    said = []
+    for path in paths:
+        value, last = row["settings"][path], path.rpartition(".")[2]
+        kinds = fields.paths(Simulation).get(path, ()) if path.startswith("algorithm.") else ()
+        known = not kinds or row["algorithm"] in kinds
+        if known and (path in sweep.over or value != fields.look(base, path)):
+            said.append(f"{last if ends[last] == 1 else path} {setting(path, value)}")
+    return said
+
+
 def show_one(console: Console, simulation: Simulation, outcome: Outcome) -> None:
     """Print one simulation's institutions, with the engine, the seed, and what to know first."""
-    table = _table(simulation.title)
-    table.add_column("institution")
-    headings = ("declared", "ε", "held out", "base rate", "AUC", "lift\n10%", "rounds\nmissed")
-    for heading in headings:
-        table.add_column(heading, justify="right", no_wrap=True)
+    grid = Grid(simulation.title, worded("institution", least=_NAME), *(Column(*column) for column in _INSTITUTION))
     for row in outcome.institutions[:_MOST_ROWS]:
-        table.add_row(*_institution(row))
-    if hidden := len(outcome.institutions) - _MOST_ROWS:
-        table.caption = f"and {hidden} more institutions: see --json" if hidden > 0 else None
-    table.add_section()
+        grid.add(*_institution(row))
     whole = outcome.overall
     blank, heldout, rate = "", _whole(whole.get("heldout")), _number(whole.get("base_rate"))
     auc, mean, lift = (_number(whole.get("auc")), _number(whole.get("auc_mean")), _number(whole.get("lift"), 2))
     own = (mean, _number(whole.get("lift_mean"), 2)) if "lift_mean" in whole else (mean, blank)
-    table.add_row("mean of all", *(blank,) * 4, *own, blank, style="bold")
-    table.add_row("in one ranking", *(blank,) * 2, heldout, rate, auc, lift, blank, style="bold")
-    console.print(table)
+    have, of = sum(row.get("auc") is not None for row in outcome.institutions), len(outcome.institutions)
+    averaged = "mean of all" if have == of else f"mean of {have} of {of}"
+    grid.add(averaged, *(blank,) * 4, *own, blank, style="bold", after_line=True)
+    grid.add("in one ranking", *(blank,) * 2, heldout, rate, auc, lift, blank, style="bold")
+    left_out = grid.show(console)
+    if of > _MOST_ROWS:
+        console.print(f"and {of - _MOST_ROWS} more institutions: see --json")
+    say_left_out(console, left_out)
     for line in outcome.warnings:
         console.print(escape(line), soft_wrap=True, style="yellow")
     rounds = f", {_whole(whole.get('rounds'))} rounds" if whole.get("rounds") else ""
@@ -207,7 +237,7 @@ def show_one(console: Console, simulation: Simulation, outcome: Outcome) -> None
 
 
 def _institution(row: Row) -> tuple[str, ...]:
-    name = escape(str(row["name"])) + (" (lies)" if row.get("poisoner") else "")
+    name = str(row["name"]) + (" (lies)" if row.get("poisoner") else "")
     epsilon = row.get("epsilon")
     return (
         name,
@@ -218,12 +248,6 @@ def _institution(row: Row) -> tuple[str, ...]:
         _number(row.get("auc")),
         _number(row.get("lift"), 2),
         _whole(row.get("missed")),
-    )
-
-
-def _table(title: str) -> Table:
-    return Table(
-        title=escape(title), title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False
     )
 
 

@@ -9,6 +9,7 @@ from simulations.sweeps.reading import Results
 
 FAILED = "†"
 FAILED_NOTE = f"{FAILED} rounds failed in some of these runs."
+MARK_NOTE = f"{FAILED} n of m: in n of m finished runs rounds failed"
 SAME_PLACES = (
     "Institutions are the same in every run. Which of their customers are held out at random differs by seed, and an institution is "
     "compared with itself at the same seed."
@@ -42,6 +43,14 @@ def runs(point: Point) -> str:
     return seeds(point.value) + (f" {FAILED}" if point.troubled else "")
 
 
+def mark(value: Estimate, troubled: int = 0, finished: int = 0) -> str:
+    """Write what a point of a picture lacks: "2 of 3 seeds", and after a dagger in how many of its finished runs rounds failed."""
+    said = [value.seeds] if value.have < value.of else []
+    if troubled:
+        said.append(f"{FAILED} {troubled} of {finished}")
+    return ", ".join(said)
+
+
 def difference_text(value: Estimate | None, metric: Metric, have: int) -> str:
     """Write a difference with half of its interval, and its seeds where they are fewer than the `have` beside it; a dash without any."""
     if value is None or not value.have:
@@ -73,7 +82,10 @@ def _at_middle(line: Line, point: Point, metric: Metric) -> str:
 def counted(found: Gains) -> str:
     """Say how many institutions gain and how many lose; who lies is among them."""
     more, less, open_ = found.counted()
+    known, of = len(found.judged), len(found.rows)
+    who = f"{of} institutions" if known == of else f"{known} judged institutions"
+    rest = f"; {of - known} {'has' if of - known == 1 else 'have'} no figure" if known < of else ""
     return (
-        f"{more} of {len(found.rows)} institutions gain, {less} lose, and of {open_} neither can be said "
-        "(95% intervals, each institution by itself)."
+        f"{more} of {who} gain, {less} lose, and of {open_} neither can be said "
+        f"(95% intervals, each institution by itself){rest}."
     )

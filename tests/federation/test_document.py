@@ -1,4 +1,4 @@
-from typing import Annotated
+from typing import Annotated, Literal
 
 import pytest
 from hypothesis import given
@@ -45,6 +45,97 @@ def test_a_key_that_nobody_knows_is_named_in_words():
 
 class Shelf(Document):
     samples: Annotated[tuple[Sample, ...], Field(min_length=1)]
+
+
+class Round(Document):
+    kind: Literal["round"]
+    radius: float
+
+
+class Square(Document):
+    kind: Literal["square"]
+    length: float
+    angle: Literal["right"] | Annotated[float, Field(gt=0)] | tuple[Annotated[float, Field(gt=0)], ...] = 90.0
+
+
+class Picture(Document):
+    shape: Annotated[Round | Square, Field(discriminator="kind")]
+    shapes: tuple[Annotated[Round | Square, Field(discriminator="kind")], ...] = ()
+    owners: dict[str, Sample] = {}
+    frame: Sample | Round | float | None = None
+    edges: Sample | Shelf | None = None
+
+
+def picture(text: str) -> list[str]:
+    with pytest.raises(DocumentError) as caught:
+        parse_yaml(text.encode(), Picture, "picture.yaml")
+    return caught.value.cause.splitlines()[1:]
+
+
+SQUARE = "shape: {kind: square, length: 1.0}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("nam: x\nname: y\nsize: 1\n", "nam: unknown key"),  # what is there already is not meant
+        ("name: x\nsiz: 1\n", "siz: unknown key; did you mean size?"),
+    ],
+)
+def test_a_misspelt_key_gets_the_nearest_that_is_not_there(text, said):
+    assert said in [line.split(": ", 1)[1] for line in problems(text).splitlines()[1:-1]]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (SQUARE + "shaps: []\n", "line 2: shaps: unknown key; did you mean shapes?"),
+        ("shape: {kind: square, length: 1.0, angel: right}", "shape.angel: unknown key; did you mean shape.angle?"),
+        ("shape: {kind: round, radius: 1.0, angel: right}", "shape.angel: unknown key"),  # only squares have angles
+        (
+            SQUARE + "shapes: [{kind: square, length: 1.0}, {kind: round, radius: 1.0, radios: 2.0}]",
+            "shapes.1.radios: unknown key",
+        ),
+        (
+            SQUARE + "shapes: [{kind: square, length: 1.0, angles: 2.0}]",
+            "shapes.0.angles: unknown key; did you mean shapes.0.angle?",
+        ),
+        (
+            SQUARE + "owners: {me: {name: x, size: 1, tag: [a]}}",
+            "owners.me.tag: unknown key; did you mean owners.me.tags?",
+        ),
+    ],
+)
+def test_nearest_keys_are_those_of_the_place(text, said):
+    (line,) = picture(text)
+    assert line.removeprefix("  line 1: ").removeprefix("  line 2: ") == said.removeprefix("line 2: ")
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (
+            "wide",
+            "shape.angle: Input should be 'right' or a valid number (small ones with a point, as 1.0e-6) or a valid array",
+        ),
+        ("-1", "shape.angle: Input should be 'right' or greater than 0"),
+        ("[1, -1]", "shape.angle.1: Input should be greater than 0"),
+    ],
+)
+def test_a_value_that_fits_no_member_of_a_union_is_one_problem(value, said):
+    assert picture(f"shape: {{kind: square, length: 1.0, angle: {value}}}") == [f"  line 1: {said}"]
+
+
+def test_a_key_that_one_member_of_a_union_knows_is_not_unknown():
+    said = picture(SQUARE + "edges: {name: 3, size: 1}")
+    assert "  line 2: edges.name: Input should be a valid string" in said
+    assert not any("edges.name: unknown" in line for line in said)
+
+
+def test_a_map_for_a_union_with_a_number_is_told_of_its_keys_alone():
+    said = picture(SQUARE + "frame: {name: x, size: 1, rats: 1.0}")
+    assert "  line 2: frame.rats: unknown key; did you mean frame.rate?" in said  # the nearest of one member will do
+    assert not any("frame: " in line for line in said)
 
 
 def test_a_list_whose_only_item_is_wrong_is_one_problem():

@@ -83,12 +83,21 @@ def test_every_customer_is_at_exactly_one_institution_and_a_seed_repeats(
 @pytest.mark.parametrize("kind", sorted(MADE))
 def test_a_person_is_one_customer_of_an_institution_with_her_last_row_there(kind: str) -> None:
     person = np.random.default_rng(3).integers(0, 1_500, len(LARGE))
-    found = partition(replace(LARGE, person=person), Partners(by=MADE[kind](0.5), count=4, smallest=10), 2)
-    free = partition(LARGE, Partners(by=MADE[kind](0.5), count=4, smallest=10), 2)
+    partners = Partners(by=MADE[kind](5.0), count=4, smallest=10)
+    found, free = (partition(some, partners, 2) for some in (replace(LARGE, person=person), LARGE))
     for kept, all_ in zip(found.rows, free.rows, strict=True):
         last = {person[row]: row for row in all_}  # in order of time
         assert sorted(last.values()) == sorted(kept.tolist()) and len(kept) < len(all_)
         assert (np.diff(LARGE.time[kept]) > 0).all()
+
+
+@pytest.mark.parametrize("alpha", [1e-9, 0.1])
+def test_whom_a_skew_leaves_too_small_is_topped_up_with_other_persons(alpha: float) -> None:
+    person = np.random.default_rng(4).integers(0, 2_500, len(LARGE))
+    partners = Partners(by=LabelSkew(kind="labels", alpha=alpha), count=12, smallest=100)
+    found = partition(replace(LARGE, person=person), partners, 2)
+    assert min(sizes(found)) >= least_size(100, partners.heldout)
+    assert all(len(np.unique(person[rows])) == len(rows) for rows in found.rows)
 
 
 @pytest.mark.parametrize("kind", sorted(set(MADE) - {"time"}))

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from simulations.planner.curve import BELOW, BEYOND, crossing, first_reached, fitted
+from simulations.planner.curve import BELOW, BEYOND, crossing, first_reached, fitted, level
 
 GRID = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 TARGET = 0.757
@@ -82,6 +82,7 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say(seeds: int, common:
 def test_few_seeds_give_an_answer_and_no_interval(seeds: int) -> None:
     found = crossing(margins(np.random.default_rng(1), seeds, 0.001, 0.0))
     assert (found.low, found.high, found.most) == (None, None, None)
+    assert (found.most_low, found.most_high) == (None, None)
     assert 1.0 < found.epsilon < 2.0
 
 
@@ -97,9 +98,48 @@ def test_most_single_studies_reach_the_target_where_it_is_said(seeds: int, commo
     assert 0.7 <= np.mean(reach) <= 0.87
 
 
+@pytest.mark.parametrize(("seeds", "common"), [(3, 0.5), (5, 0.0), (5, 0.9), (12, 0.9)])
+def test_intervals_of_the_second_answer_hold_the_truth_about_as_often_as_they_say(seeds: int, common: float) -> None:
+    spread, repetitions = 0.004, 80
+    true = first_reached(np.array(GRID), 0.79 - 0.08 / (1 + np.array(GRID)) - TARGET - stats.norm.ppf(0.8) * spread)
+    above = below = 0
+    for repetition in range(repetitions):
+        found = crossing(margins(np.random.default_rng([seeds, repetition, 9]), seeds, spread, common))
+        assert found.most is not None and found.most_low is not None and found.most_high is not None
+        assert found.high is not None and found.most_low <= found.most <= found.most_high >= found.high
+        above += found.most_low > true
+        below += found.most_high < true
+    # 2.5% of 80 on either side is 2, with a standard deviation of 1.4; the fit over epsilons makes it fewer.
+    assert max(above, below) <= 6
+
+
+def test_more_seeds_bring_the_upper_end_near() -> None:
+    few, many = (crossing(margins(np.random.default_rng(6), seeds, 0.005, 0.5)) for seeds in (4, 40))
+    assert few.most is not None and few.most_high is not None and many.most is not None and many.most_high is not None
+    assert many.most_high < 2 * many.most
+    assert few.most_high / few.most > many.most_high / many.most
+
+
+def test_epsilons_with_too_few_seeds_do_not_count_for_the_second_interval() -> None:
+    runs = margins(np.random.default_rng(5), 6, 0.002, 0.5)
+    runs[0.1] = {0: runs[0.1][0]}
+    runs[10.0] = {0: runs[10.0][0]}
+    found = crossing(runs)
+    rest = {epsilon: by_seed for epsilon, by_seed in runs.items() if 0.1 < epsilon < 10.0}
+    assert found.most_high is not None and found.most is not None and found.most < found.most_high < 5.0
+    assert found.most_high == pytest.approx(crossing(rest).most_high, rel=0.1)
+
+
 def test_without_spread_both_answers_are_one() -> None:
     found = crossing(margins(np.random.default_rng(0), 5, 0.0, 0.0))
     assert found.most == pytest.approx(found.epsilon)
+    assert found.most_low == pytest.approx(found.epsilon) == found.most_high
+
+
+def test_a_curve_is_read_between_and_beside_its_points() -> None:
+    epsilons, curve = np.array([0.1, 1.0, 10.0]), np.array([1.0, 2.0, 4.0])
+    assert level(epsilons, curve, math.sqrt(10.0)) == pytest.approx(3.0)
+    assert level(epsilons, curve, 100.0) == 4.0
 
 
 def test_seeds_that_are_not_at_both_epsilons_beside_the_answer_give_no_interval() -> None:

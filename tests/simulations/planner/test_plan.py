@@ -172,6 +172,17 @@ def test_the_proposal_is_for_most_single_studies_and_says_how_many_reached_it(be
     assert "6 of 6" in render(Plan(made.study(), 6, "vectorized", (answer,), 0, 0, ("A caution.",)), "again")
 
 
+def test_training_alone_is_held_against_targets_of_every_kind(bench: Bench) -> None:
+    # Alone, the AUC is 0.70 on average; of all records in one place 0.80, and log loss here is 1 - AUC.
+    reached = bench.plan("auc >= 0.69", "log_loss <= 0.31", "within 0.11 of pooled", "auc >= alone - 0.01").answers
+    missed = bench.plan("auc >= 0.71", "log_loss <= 0.29", "within 0.09 of pooled", "auc >= alone + 0.01").answers
+    assert all(answer.alone_reaches and answer.proposed is None for answer in reached)
+    assert all(not answer.alone_reaches and answer.cautious is not None for answer in missed)
+    assert "Training alone gives 0.70" in sentence(reached[0])
+    (own,) = bench.plan("auc >= pooled_dp - 0.03").answers
+    assert not own.alone_reaches and own.alone_margin.have == 0
+
+
 def test_two_seeds_give_no_interval_and_no_proposal(bench: Bench) -> None:
     plan = bench.plan("auc >= 0.757", seeds=2)
     assert "no interval" in sentence(plan.answers[0]) and "propose" not in sentence(plan.answers[0])
@@ -240,6 +251,9 @@ def test_the_command_prints_json_and_writes_a_page(cli: tuple[typer.Typer, list[
     # Twice the partners need half the epsilon.
     assert tree["answers"][0]["epsilon"] == pytest.approx(0.71, rel=0.3)
     assert "--partners 16" in tree["repeat"]
+    answer = tree["answers"][0]
+    assert answer["interval_most_studies"] == [None, None] and answer["proposed"] is None  # of two seeds
+    assert answer["alone_reaches"] is False
     text = page.read_text()
     assert (
         "A &lt;made&gt; study" in text

@@ -53,6 +53,25 @@ def test_a_person_reads_a_table_and_that_nobody_is_real(tmp_path) -> None:
     assert not list(tmp_path.glob("*_purchases.parquet"))
 
 
+def test_a_small_population_says_that_tolerances_are_for_larger_ones(tmp_path) -> None:
+    result = CliRunner().invoke(APP, [*FEW, "--out", str(tmp_path)])
+    said = "Tolerances are meant for 20,000 customers and more: of 600, aggregates can lie outside by chance."
+    assert "outside" in result.output and said in result.output
+    assert said in json.loads((tmp_path / "population.json").read_text())["cautions"]
+    large = CliRunner().invoke(APP, ["--customers", "20000", "--seed", "1", "--out", str(tmp_path)])
+    assert large.exit_code == 0 and "Tolerances" not in large.output
+    assert json.loads((tmp_path / "population.json").read_text())["cautions"] == []
+
+
+def test_aggregates_that_cannot_be_measured_are_said_to_be_left_out(tmp_path) -> None:
+    result = CliRunner().invoke(APP, ["--customers", "600", "--banks", "2", "--shops", "1", "--out", str(tmp_path)])
+    assert "online_retail): this population has nothing to measure them by." in result.output
+    written = json.loads((tmp_path / "population.json").read_text())
+    missing = len(FACTS) - len(written["facts"])
+    assert missing >= 5
+    assert any(line.startswith(f"{missing} of {len(FACTS)} aggregates are left out") for line in written["cautions"])
+
+
 @pytest.mark.parametrize(
     ("asked", "code"),
     [

@@ -65,7 +65,7 @@ def test_where_all_is_well_nothing_is_said() -> None:
 )
 def test_base_rates_more_than_twice_apart_are_warned_of(rates: tuple[float, float], warned: bool) -> None:
     said = cautions(results(quiet, rates))
-    assert len(said) == int(warned)
+    assert len(said) == int(warned) + int(0.0 in rates)
     if warned:
         assert f"from {min(rates):.1%} to {max(rates):.1%}" in said[0]
 
@@ -75,7 +75,8 @@ def test_rounds_that_failed_are_told_by_setting_in_sentences_pictures_and_the_pa
     assert cautions(found) == ["ε 1: in 2 of 5 finished runs rounds failed (6 in all); everybody paid for them."]
     lines = frontier(found, AUC)
     assert [point.troubled for point in lines[0].points] == [0, 2]
-    assert "† 2/5" in texts(plots.frontier(lines, AUC))
+    assert "† 2 of 5" in texts(plots.frontier(lines, AUC))
+    assert any("in n of m finished runs" in text for text in [plots.frontier(lines, AUC).get_supxlabel()])
     page = render(summarise(found, AUC))
     assert "in 2 of 5 finished runs rounds failed" in page and "5 †" in page
     assert "†" not in render(summarise(results(quiet), AUC))
@@ -85,6 +86,35 @@ def test_a_run_without_a_model_is_no_figure() -> None:
     found = results(blank)
     assert cautions(found) == ["ε 0.1: 1 of 5 finished runs left no model; the figures are of the others alone."]
     assert [point.value.seeds for point in frontier(found, AUC)[0].points] == ["4 of 5 seeds", "5 seeds"]
+
+
+def test_means_that_leave_somebody_out_say_over_how_many_they_are() -> None:
+    (first, *_) = cautions(results(quiet, (0.0, 0.1)))[1:]
+    assert (
+        first
+        == f"auc and lift are means over {made.INSTITUTIONS - 1} of {made.INSTITUTIONS} institutions: the others held out one class only."
+    )
+    (none,) = cautions(results(quiet, (0.0, 0.0)))
+    assert none == f"no institution of {made.INSTITUTIONS} has an auc or a lift: all held out one class only."
+
+
+def test_what_was_counted_is_not_said_again_by_the_runs() -> None:
+    def both(simulation: Simulation, seed: int) -> tuple[dict[str, float], tuple[str, ...]]:
+        figures, _ = failing(simulation, seed)
+        return figures, ("3 rounds failed for want of answers; everybody paid for them.",) if figures[
+            "rounds_failed"
+        ] else ()
+
+    assert cautions(results(both)) == cautions(results(failing))
+
+
+def test_references_are_not_counted_among_those_who_could_have_said_it() -> None:
+    def told(simulation: Simulation, seed: int) -> tuple[dict[str, float], tuple[str, ...]]:
+        return {}, () if simulation.algorithm.kind in ("alone", "pooled") else ("Some people are at several.",)
+
+    assert cautions(results(told)) == [
+        "Some people are at several. (said by 10 of 10 finished cells, alone and pooled aside)"
+    ]
 
 
 def test_what_runs_said_is_said_once() -> None:

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -51,6 +52,61 @@ def test_one_simulation_is_shown_by_institution(call, tmp_path):
     tree = json.loads(call("run", path, "--json").stdout)
     assert tree["seeded"] and tree["seed"] == 1 and tree["institutions"][2]["auc"] is None
     assert tree["simulation"]["partners"]["count"] == 3
+
+
+@pytest.mark.parametrize("columns", [50, 60, 80, 120])
+def test_institutions_are_named_whatever_the_width(call, tmp_path, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    path = tmp_path / "one.yaml"
+    path.write_text("{name: one, title: One study, partners: {count: 3}}")
+    shown = call("run", path).output
+    for row in ("bank_1 (lies)", "bank_2", "bank_3", "mean of 2 of 3", "in one ranking"):
+        assert row in shown
+    assert "0.510" in shown and "…" not in shown
+    assert ("Left out at" in shown and "rounds missed" in shown) == (columns < 80)
+
+
+def test_the_mean_says_over_how_many(call, tmp_path, monkeypatch):
+    def all_have(simulation, seed, engine, cache):
+        found = made_up(simulation, seed, engine, cache)
+        return replace(found, institutions=tuple({**place, "auc": 0.6} for place in found.institutions))
+
+    path = tmp_path / "one.yaml"
+    path.write_text("{name: one, partners: {count: 3}}")
+    assert "mean of 2 of 3" in call("run", path).output  # the last has one class alone
+    monkeypatch.setattr(command, "RUN", all_have)
+    assert "mean of all" in call("run", path).output
+
+
+def test_a_seed_is_not_said_to_deal_partners():
+    (seed,) = (option for option in typer.main.get_command(app).commands["run"].params if option.name == "seed")
+    assert "Of who is held out, of draws, noise and faults" in seed.help and "partners.seed" in seed.help
+
+
+MANY = """
+name: many
+study: {name: study, data: {kind: population}}
+over:
+  algorithm.noise: [local, shared]
+  faults.dropout: [0, 0.1]
+also:
+  - {faults.lost: 0.3}
+  - {faults.stragglers: 1.0, faults.deadline: 2.0}
+references: true
+"""
+
+
+@pytest.mark.parametrize("columns", [50, 60, 80, 120])
+def test_figures_of_a_sweep_are_never_cut(call, tmp_path, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    path = tmp_path / "many.yaml"
+    path.write_text(MANY)
+    shown = call("sweep", path, "--out", tmp_path / "out").output
+    table = shown[shown.index("A sweep of simulated studies") : shown.index("Medians")]
+    assert table.count("0.851") >= 6 and "…" not in shown  # every mean AUC
+    assert ("stragglers" in table) and ("Left out at" in shown) == (columns < 80)
+    if columns < 120:
+        assert "setting" in table and "lost 0.3" in table and "lost 0.0" not in table  # the base's values are not named
 
 
 def test_a_sweep_is_computed_and_shown(call, small, tmp_path):

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,6 @@ from federation.errors import DocumentError, IntegrityError, StorageError
 from simulations.engines.simulation import Simulation
 from simulations.sweeps.comparing import (
     Gains,
-    check_metric,
     cost_of_dropouts,
     frontier,
     gain_by_institution,
@@ -18,13 +18,15 @@ from simulations.sweeps.comparing import (
     pooled_private,
     side_by_side,
 )
+from simulations.sweeps.document import cells
 from simulations.sweeps.estimates import Estimate, difference, mean
 from simulations.sweeps.matching import between
 from simulations.sweeps.metrics import metric_of
-from simulations.sweeps.reading import read
+from simulations.sweeps.reading import Row, gather, read
 from simulations.sweeps.running import run_sweep
 from simulations.sweeps.store import Store
-from simulations.sweeps.summary import plain, summarise
+from simulations.sweeps.summary import check_metric, plain, summarise
+from simulations.sweeps.wording import counted
 from tests.simulations.sweeps import made
 
 AUC, LOSS = metric_of("auc"), metric_of("log_loss")
@@ -251,7 +253,27 @@ def test_algorithms_stand_side_by_side_with_what_one_trusted_party_reaches() -> 
     for panel in panels:
         assert [name for name, _ in panel.rows] == ["pooled, with the budget", "fedsgd", "fedavg, server fedadam"]
     (trusted,) = pooled_private(results, AUC)
+    assert trusted.title == "pooled, with the budget"
     assert [point.epsilon for point in trusted.points] == [1.0, 3.0]
+
+
+def test_what_one_trusted_party_reaches_is_named_by_its_ground() -> None:
+    results = made.results(made.sweep({"partners.count": [5, 8]}, pooled_dp=True))
+    titles = [line.title for line in pooled_private(results, AUC)]
+    assert len(set(titles)) == 2 and all(title.startswith("pooled, with the budget, ") for title in titles)
+    assert "5" in titles[0] and "8" in titles[1]
+
+
+def test_who_was_not_judged_is_not_counted_as_undecided() -> None:
+    found = gains()
+    blank = Estimate(math.nan, math.nan, math.nan, 0, 5)
+    half = replace(
+        found, rows=tuple(replace(row, gain=blank) if place % 2 else row for place, row in enumerate(found.rows))
+    )
+    assert len(half.judged) == sum(half.counted()) == made.INSTITUTIONS // 2
+    said = counted(half)
+    assert f"of {made.INSTITUTIONS // 2} judged institutions gain" in said and "6 have no figure" in said
+    assert "no figure" not in counted(found)
 
 
 def test_two_folders_are_compared_seed_by_seed_where_they_share_a_simulation() -> None:
@@ -268,8 +290,20 @@ def test_only_metrics_that_there_are_can_be_compared() -> None:
     with pytest.raises(DocumentError, match=r"lift@1%"):
         check_metric(results, metric_of("lift@1%"))
     nothing = made.results(made.sweep({"privacy.epsilon": GRID}, seeds=1), lambda simulation, seed: True)
-    with pytest.raises(DocumentError, match="CSL-M249"):
+    with pytest.raises(DocumentError, match="CSL-M249") as caught:
         check_metric(nothing, AUC)
+    assert "consilience simulate sweep" in caught.value.action
+
+
+def test_a_folder_of_an_older_program_names_what_lies_there_and_what_to_run(tmp_path: Path) -> None:
+    asked = made.sweep({"privacy.epsilon": [None, 1.0]}, seeds=2)
+    run_sweep(asked, tmp_path, run=made.run)
+    rows = [Row("0" * 64, cell.simulation, cell.seed, cell.engine, None, None) for cell in cells(asked)[:1]]
+    stale = gather("made", "Made", rows, asked.varied(), f"consilience simulate sweep x.yaml --out {tmp_path}")
+    with pytest.raises(DocumentError, match="CSL-M249") as caught:
+        check_metric(stale, AUC)
+    assert str(tmp_path) in caught.value.cause and "older version" in caught.value.cause
+    assert f"simulate plan … --out {tmp_path}" in caught.value.action
 
 
 @settings(max_examples=30)

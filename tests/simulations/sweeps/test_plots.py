@@ -61,7 +61,16 @@ def test_a_point_without_all_its_seeds_says_so() -> None:
     results = made.results(
         made.sweep({"privacy.epsilon": GRID}), lambda s, seed: s.privacy.epsilon == 1.0 and seed == 2
     )
-    assert "4/5 seeds" in texts(plots.frontier(frontier(results, AUC), AUC))
+    assert "4 of 5 seeds" in texts(plots.frontier(frontier(results, AUC), AUC))
+
+
+def test_dropouts_and_algorithms_mark_missing_seeds_alike() -> None:
+    over = {"faults.dropout": [0.0, 0.4]}
+    lost = made.results(made.sweep(over, seeds=3), lambda s, seed: s.faults.dropout == 0.4 and seed == 2)
+    assert texts(plots.dropouts(cost_of_dropouts(lost, AUC), AUC)).count("2 of 3 seeds") == 2
+    both = {"algorithm": [{"kind": "fedsgd"}, {"kind": "scaffold"}]}
+    lost = made.results(made.sweep(both, seeds=3), lambda s, seed: s.algorithm.kind == "scaffold" and seed == 2)
+    assert "2 of 3 seeds" in texts(plots.algorithms(side_by_side(lost, AUC), AUC))
 
 
 def test_budgets_that_are_no_number_stand_at_the_right_each_by_its_name() -> None:

@@ -105,6 +105,7 @@ def test_a_stopped_sweep_says_how_to_go_on(tmp_path, sign):
     assert started.process.returncode == 130
     kept = len(started.store.present())
     assert f"Stopped. {kept} of 12 cells are kept. Go on with:" in error
+    assert error.startswith("\nStopping …\n") == (sign is signal.SIGINT)
     folder = tmp_path
     assert f"consilience simulate sweep {folder}/sweep.yaml --out {folder}/out --workers 2" in error
     assert gone(started.pids()) and 3 <= kept < 12

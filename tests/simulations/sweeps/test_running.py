@@ -24,10 +24,11 @@ class Counting:
 
 def test_a_second_run_computes_nothing(tmp_path):
     events, counting = [], Counting()
-    summary = run_sweep(parse(SMALL), tmp_path, run=counting, progress=events.append)
+    summary = run_sweep(parse(SMALL), tmp_path, run=counting, progress=events.append, workers=2)
     assert (summary.cells, summary.present, summary.computed, summary.failed) == (12, 0, 12, [])
     assert events[0] == Begun(12, 0, ()) and [event.done for event in events[1:]] == list(range(1, 13))
-    assert all(isinstance(event, Computed) and event.left is not None for event in events[1:])
+    assert all(isinstance(event, Computed) for event in events[1:])
+    assert [event.left is None for event in events[1:]] == [True] * 4 + [False] * 8  # not told while workers start
     assert events[-1].left == 0.0
     again = run_sweep(parse(SMALL), tmp_path, run=counting)
     assert (again.present, again.computed) == (12, 0) and len(counting.seen) == len(set(counting.seen)) == 12

@@ -34,5 +34,16 @@ def test_time_left_goes_by_the_algorithm():
     for kind in ("alone", "pooled"):
         pace.note(kind, 1.0)
     assert pace.left(kinds(both), 2) == pytest.approx((2 * 11.0 + 4 * 1.0) / 2)
-    assert pace.left(kinds(both[:1]), 8) == pytest.approx(11.0)
+    assert pace.left(kinds(both[:1]), 8, started=True) == pytest.approx(11.0)
     assert pace.left({}, 8) == 0.0
+
+
+def test_no_time_is_told_while_workers_start():
+    waiting, pace, told = kinds(CELLS), Pace(), []
+    for seconds in (30.0, 31.0, 1.0, 1.0, 1.0, 1.0):  # two workers: the first cell of each holds its start-up
+        pace.note("fedsgd", seconds)
+        told.append(pace.left(waiting, 2))
+    assert told == [None, None, None, None, pytest.approx(12 * 1.0 / 2), pytest.approx(12 * 1.0 / 2)]
+    timed = Pace()
+    timed.note("fedsgd", 4.0)
+    assert timed.left(waiting, 2) is None and timed.left(waiting, 2, started=True) == pytest.approx(24.0)
