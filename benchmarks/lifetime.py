@@ -29,10 +29,10 @@ from federation.lifetime import (  # noqa: E402
 from federation.queries import Lifetime  # noqa: E402
 from server.statistics.asking import Setting  # noqa: E402
 from server.statistics.lifetime import LifetimeAsker  # noqa: E402
+from simulations.asker_play import play  # noqa: E402
 from simulations.datasets import cdnow  # noqa: E402
 from simulations.fetch import default_cache  # noqa: E402
 from simulations.sites import CDNOW_WINDOW  # noqa: E402
-from tests.statistics_play import play  # noqa: E402
 
 Floats = NDArray[np.float64]
 COLUMNS = ("frequency", "recency", "tenure", "monetary")

@@ -26,10 +26,10 @@ from federation.document import load_yaml  # noqa: E402
 from federation.measures import At  # noqa: E402
 from server.statistics.asking import Asker, Setting  # noqa: E402
 from simulations import datasets  # noqa: E402
+from simulations.asker_play import play  # noqa: E402
 from simulations.houses import LOG_NAMES, write_house  # noqa: E402
 from simulations.institutions import TABLES, node_config  # noqa: E402
 from simulations.sites import CDNOW_WINDOW, Site, Window  # noqa: E402
-from tests.statistics_play import play  # noqa: E402
 
 Floats = NDArray[np.float64]
 CONTRACTS = ROOT / "configs" / "contracts"

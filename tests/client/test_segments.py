@@ -19,7 +19,7 @@ from federation.segments import TRADE, StageRules, names_of
 from server.statistics.asking import Setting, Sum
 from server.statistics.lifecycle import LifecycleAsker
 from server.statistics.rfm import RfmAsker
-from tests.statistics_play import play
+from simulations.asker_play import play
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 RFM = load_yaml(CONFIGS / "contracts" / "rfm.yaml", FeatureContract)

@@ -5,8 +5,8 @@ import pytest
 
 from federation.queries import Accuracy, Campaign
 from server.statistics.campaigns import CampaignAsker, check
+from simulations.asker_play import play
 from tests.server.statistics.town import ARMS, CONTRACT, Exact, coverage, setting, tolerance, town
-from tests.statistics_play import play
 
 TOWN = town(np.random.default_rng(11))
 FULL = Campaign(

@@ -12,8 +12,8 @@ from federation.queries import Accuracy, Clusters
 from server.statistics.asking import Setting, Sum
 from server.statistics.clusters import ClustersAsker, check
 from server.statistics.first_look import scaled
+from simulations.asker_play import play
 from tests.server.statistics.shapes import CONTRACT, cohorts, groups
-from tests.statistics_play import play
 
 MIDDLES = ((2.0, 2.0), (8.0, 3.0), (5.0, 8.0))
 SHARE = 16_384.0

@@ -5,8 +5,8 @@ import pytest
 
 from federation.queries import Count, Group
 from server.statistics.counts import CountAsker, check
+from simulations.asker_play import play
 from tests.server.statistics.town import CONTRACT, Exact, coverage, setting, tolerance, town, truth_of
-from tests.statistics_play import play
 
 TOWN = town(np.random.default_rng(5), 3000)
 CUTS = (30.0, 50.0)

@@ -6,8 +6,8 @@ import pytest
 from federation.contract import NumericColumn
 from federation.queries import Group, Histogram
 from server.statistics.histograms import HistogramAsker, check, even_cuts, own_group, shares_of
+from simulations.asker_play import play
 from tests.server.statistics.town import CONTRACT, Exact, coverage, setting, tolerance, town
-from tests.statistics_play import play
 
 TOWN = town(np.random.default_rng(7), 3000)
 QUERY = Histogram(id="h", kind="histogram", of="age", by=(Group(column="chosen"),))

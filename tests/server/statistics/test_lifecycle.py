@@ -13,8 +13,8 @@ from federation.queries import Accuracy, Lifecycle
 from federation.segments import StageRules, rules_from
 from server.statistics.asking import Setting
 from server.statistics.lifecycle import LifecycleAsker, check
+from simulations.asker_play import play
 from tests.server.statistics.shop import BUDGET, CONFIGS, RFM, SD, cohorts, exact, noisy, setting
-from tests.statistics_play import play
 
 STAGES = load_yaml(CONFIGS / "segments" / "stages.yaml", StageRules).stages
 NAMES = (*(rule.name for rule in STAGES), "other")

@@ -29,8 +29,8 @@ from server.statistics.lifetime_fit import (
     shares_within,
     spend_chances,
 )
+from simulations.asker_play import play
 from tests.federation.lifetime_report import report
-from tests.statistics_play import play
 
 CONTRACT = load_yaml(Path(__file__).parents[3] / "configs" / "contracts" / "rfm.yaml", FeatureContract)
 TRUTH, WORTH = Purchasing(0.25, 0.12, 0.75, 2.3), Spending(6.0, 3.5, 0.45)

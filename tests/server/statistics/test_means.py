@@ -9,8 +9,8 @@ from federation.answers import Answer
 from federation.measures import Cells
 from federation.queries import Accuracy, Bounds, Group, Mean, Sum
 from server.statistics.means import MeanAsker, SumAsker, check
+from simulations.asker_play import play
 from tests.server.statistics.town import CONTRACT, Exact, coverage, setting, tolerance, town
-from tests.statistics_play import play
 
 TOWN = town(np.random.default_rng(6), 3000)
 BY = (Group(column="region"),)

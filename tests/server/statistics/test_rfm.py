@@ -13,8 +13,8 @@ from federation.queries import Accuracy, Rfm
 from federation.segments import LEVELS, TRADE, UNSCORED, place_of, rules_from, score, thresholds_from
 from server.statistics.asking import Setting
 from server.statistics.rfm import RfmAsker, check
+from simulations.asker_play import play
 from tests.server.statistics.shop import BUDGET, CONFIGS, RFM, SD, cohorts, exact, noisy, pooled, setting
-from tests.statistics_play import play
 
 QUERY = Rfm(kind="rfm", id="rfm", recency="recency", frequency="frequency", monetary="monetary")
 Z = 1.959963984540054

@@ -14,10 +14,10 @@ from federation.segments import LEVELS, SCORES, TRADE, place_of, score, threshol
 from server.statistics.asking import Setting
 from server.statistics.rfm import RfmAsker
 from simulations import datasets
+from simulations.asker_play import play
 from simulations.catalogue import CATALOGUE
 from simulations.fetch import default_cache, present
 from tests.server.statistics.shop import RFM
-from tests.statistics_play import play
 
 FETCHED = present(default_cache(), next(item for item in CATALOGUE if item.name == "cdnow"))
 INSTITUTIONS, BEARERS = 5, 3

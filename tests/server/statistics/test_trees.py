@@ -16,8 +16,8 @@ from server.statistics.asking import Setting, Sum
 from server.statistics.growing import axis_of, best, promising, questions
 from server.statistics.leaves import Leaf, Step, rule_text
 from server.statistics.trees import TreeAsker, check
+from simulations.asker_play import play
 from tests.server.statistics.town import CONTRACT, Town, setting, town
-from tests.statistics_play import play
 
 SHARE = 16_384.0
 SD = SHARE * 5**0.5

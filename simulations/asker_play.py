@@ -1,4 +1,4 @@
-"""Plays a statistics study in memory for tests of askers: exact measures of a population, plus the noise that a federation would add."""
+"""Plays one asker in memory, for benchmarks and tests: exact measures of a population, plus the noise that a federation would add."""
 
 from collections.abc import Mapping, Sequence
 
