@@ -168,7 +168,7 @@ def test_a_local_averaging_study_with_an_mlp(town, tmp_path):
 
 
 def test_a_node_that_dies_for_a_round_is_left_out_and_the_quorum_decides(town, tmp_path):
-    home = furnish(town, tmp_path, DRAFT.model_copy(update={"deadline_seconds": 1.0}))
+    home = furnish(town, tmp_path, DRAFT.model_copy(update={"deadline_seconds": 4.0}))
     faults = {2: [Fault("fail", types=frozenset({"train"}), groups=frozenset({"3"}))]}
     with pytest.raises(FederationError, match="CSL-S"):
         run(town, home, faults=faults)
