@@ -25,6 +25,7 @@ from simulations.statistics_play import Party, Table, dealt, round_up
 ROOT = Path(__file__).resolve().parent.parent
 MEMBERS = ("shop_1", "shop_2", "shop_3", "shop_4", "shop_5")
 ARMS = {"No E-Mail": 0, "Mens E-Mail": 1, "Womens E-Mail": 2}
+_BOTH: Mapping[At, Want] = {"start": "learn", "end": "score"}
 RFM = load_yaml(ROOT / "configs" / "contracts" / "rfm.yaml", FeatureContract)
 MAILING = FeatureContract(
     name="mailing",
@@ -56,7 +57,7 @@ MAILING = FeatureContract(
 
 def cdnow(cache: Path) -> Mapping[At, Cohort]:
     """Return all customers of CDNOW: features and label at the as-of date, and features at the horizon's end."""
-    return _log(datasets.cdnow(cache).drop(columns="group"), CDNOW_WINDOW)
+    return of_log(datasets.cdnow(cache), CDNOW_WINDOW, _BOTH)
 
 
 def retail(data: Path) -> Mapping[At, Cohort]:
@@ -64,10 +65,11 @@ def retail(data: Path) -> Mapping[At, Cohort]:
     from datetime import date  # noqa: PLC0415 - this set alone needs it
 
     window = Window(date(2011, 6, 12), 365, 180, 300.0)
-    return _log(datasets.online_retail(data).drop(columns="group"), window)
+    return of_log(datasets.online_retail(data), window, _BOTH)
 
 
-def _log(rows: pd.DataFrame, window: Window) -> dict[At, Cohort]:
+def of_log(rows: pd.DataFrame, window: Window, wanted: Mapping[At, Want]) -> dict[At, Cohort]:
+    """Write a shop's tables and read them as its vault does, everybody consenting: each cohort that is wanted, by its time."""
     site = Site("shop", "Shop", "shop", "parquet", 1.0, 10, 1.0, 1.0, window=window)
     declaration = Declaration(
         contract=RFM.name,
@@ -79,9 +81,8 @@ def _log(rows: pd.DataFrame, window: Window) -> dict[At, Cohort]:
     with tempfile.TemporaryDirectory(prefix="analytics-") as folder:
         home = Path(folder)
         agreed = datasets.consent(rows["customer"], site)
-        house = write_house(home / TABLES, site.style, rows, agreed, LOG_NAMES[site.style])
+        house = write_house(home / TABLES, site.style, rows.drop(columns="group"), agreed, LOG_NAMES[site.style])
         node = node_config(site, house, RFM).at(home)
-        wanted: dict[At, Want] = {"start": "learn", "end": "score"}
         return {at: load_cohort(node, RFM, declaration, datasets.PROFILING, want)[0] for at, want in wanted.items()}
 
 

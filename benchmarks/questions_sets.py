@@ -5,7 +5,6 @@ Sums are of integers, so it does not matter which institution holds which custom
 
 import math
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
@@ -18,24 +17,25 @@ from numpy.typing import NDArray
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from client.cohort import Cohort, Columns, load_cohort  # noqa: E402
+import analytics_sets  # noqa: E402
+
+from client.cohort import Cohort, Columns  # noqa: E402
+from client.tables import Want  # noqa: E402
 from federation.answers import Answer  # noqa: E402
-from federation.charter import Declaration  # noqa: E402
 from federation.contract import CategoricalColumn, FeatureContract, NumericColumn  # noqa: E402
 from federation.document import load_yaml  # noqa: E402
 from federation.measures import At  # noqa: E402
 from server.statistics.asking import Asker, Setting  # noqa: E402
 from simulations import datasets  # noqa: E402
 from simulations.asker_play import play  # noqa: E402
-from simulations.houses import LOG_NAMES, write_house  # noqa: E402
-from simulations.institutions import TABLES, node_config  # noqa: E402
-from simulations.sites import CDNOW_WINDOW, Site, Window  # noqa: E402
+from simulations.sites import CDNOW_WINDOW, Window  # noqa: E402
 
 Floats = NDArray[np.float64]
 CONTRACTS = ROOT / "configs" / "contracts"
-RFM = load_yaml(CONTRACTS / "rfm.yaml", FeatureContract)
+RFM = analytics_sets.RFM
 BANK = load_yaml(CONTRACTS / "bank_campaign.yaml", FeatureContract)
 RETAIL_WINDOW = Window(date(2011, 6, 1), 365, 180, 300.0)
+LEARN: Mapping[At, Want] = {"start": "learn"}
 AGES = (18.0, *(float(age) for age in range(25, 65, 5)), 70.0, 90.0)
 MEMBERS, MU, SHARE, CONFIDENCE = 5, 0.22, 16_384.0, 0.95
 SD = SHARE * math.sqrt(MEMBERS)
@@ -90,31 +90,12 @@ def ask(asker: Asker, contract: FeatureContract, cohort: Cohort, way: Way | None
 
 def cdnow(cache: Path) -> Cohort:
     """Return the features of CDNOW's customers as of the demo's date."""
-    return _of_log(datasets.cdnow(cache), CDNOW_WINDOW)
+    return analytics_sets.of_log(datasets.cdnow(cache), CDNOW_WINDOW, LEARN)["start"]
 
 
 def retail(data: Path) -> Cohort:
     """Return the features of Online Retail II's customers. Raises DataError where the file is not there."""
-    return _of_log(datasets.online_retail(data), RETAIL_WINDOW)
-
-
-def _of_log(rows: pd.DataFrame, window: Window) -> Cohort:
-    """Write a shop's tables and read them as its vault does; everybody consents."""
-    site = Site("shop", "Shop", "shop", "parquet", 1.0, 10, 1.0, 1.0, window=window)
-    declared = Declaration(
-        contract=RFM.name,
-        size=site.size,
-        as_of=window.as_of,
-        window_days=window.window_days,
-        horizon_days=window.horizon_days,
-    )
-    with tempfile.TemporaryDirectory(prefix="questions-") as folder:
-        home = Path(folder)
-        agreed = datasets.consent(rows["customer"], site)
-        log = rows.drop(columns="group")
-        house = write_house(home / TABLES, site.style, log, agreed, LOG_NAMES[site.style])
-        node = node_config(site, house, RFM).at(home)
-        return load_cohort(node, RFM, declared, datasets.PROFILING, "learn")[0]
+    return analytics_sets.of_log(datasets.online_retail(data), RETAIL_WINDOW, LEARN)["start"]
 
 
 def bank(cache: Path) -> tuple[FeatureContract, Cohort]:

@@ -1,5 +1,6 @@
 """How a simulated coordinator moves the weights: the product's descent and optimizers on flat vectors."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
@@ -69,10 +70,9 @@ class RecipeCourse:
 
     def model(self) -> Floats:
         """Return the model, with curves held monotone where it says so."""
-        found = self.state.model(self.tuning)
-        if self.cones:
-            found = held(found, self.cones, None if self.probing else self.state.moments(self.tuning).mean)
-        return self.layout.flat(found)
+        found = self.layout.flat(self.state.model(self.tuning))
+        mean = None if self.probing or not self.cones else self.state.moments(self.tuning).mean
+        return held_flat(self.layout, found, self.cones, mean)
 
 
 @dataclass(frozen=True)
@@ -111,8 +111,7 @@ class OptimizerCourse:
 
     def model(self) -> Floats:
         """Return the model, with curves held monotone where it says so."""
-        found = self._scaled(self.layout.flat(self.state.model()))
-        return self.layout.flat(held(self.layout.tensors(found), self.cones, None)) if self.cones else found
+        return held_flat(self.layout, self._scaled(self.layout.flat(self.state.model())), self.cones)
 
     def _scaled(self, weights: Floats) -> Floats:
         return weights if self.rate == 1.0 else self.origin + self.rate * (weights - self.origin)
@@ -125,6 +124,11 @@ class OptimizerCourse:
             parts = gradient_of_change(parts, self.plan, self.tuning)
         length = self.tuning.learning_rate or _SAFE_STEP
         return {name: -length * value for name, value in parts.items()}
+
+
+def held_flat(layout: Layout, weights: Floats, cones: Sequence[Cone], mean: Floats | None = None) -> Floats:
+    """Return a model's weights, float64 [P], with its curves held monotone; `mean` as `server.monotone.held` has it."""
+    return layout.flat(held(layout.tensors(weights), cones, mean)) if cones else weights
 
 
 def start_course(

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from server.monotone import cones_of, held
-from simulations.engines.courses import Course, start_course
+from server.monotone import cones_of
+from simulations.engines.courses import Course, held_flat, start_course
 from simulations.engines.faults import Attendance
 from simulations.engines.simulation import FedAvg, FedSGD, PooledDP, Scaffold, Simulation
 from simulations.engines.terms import Terms, Trained, server_of
@@ -137,8 +137,5 @@ def _personal(session: Session, simulation: Simulation, job: Job, terms: Terms, 
         rate=1.0,
         local=Local(personal.steps, personal.rate, tail=False, full=True, head=personal.part == "head"),
     )
-    own = model + session.releases(work)
-    if cones := cones_of(job.model, job.contract):
-        layout = job.layout
-        own = np.array([layout.flat(held(layout.tensors(weights), cones, None)) for weights in own])
-    return own
+    cones = cones_of(job.model, job.contract)
+    return np.array([held_flat(job.layout, weights, cones) for weights in model + session.releases(work)])

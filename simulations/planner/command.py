@@ -77,7 +77,8 @@ def plan(
 ) -> None:
     """Find the smallest epsilon that reaches a target, with its interval, and what each further epsilon buys.
 
-    Two answers: where the average over seeds reaches the target, and where 80% of single studies do, which is the one to propose.
+    Two answers, each with its interval: where the average over seeds reaches the target, and where 80% of single studies do. Of the second
+    the upper end is proposed, if it is near and training alone does not reach the target.
     Runs on public or synthetic data alone, and so costs nobody any budget; it speaks of a federation like the simulated one. Never plan
     on an institution's own customers: the advice itself would tell of them. What was computed is kept for the next target.
     """

@@ -4,7 +4,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
@@ -64,6 +64,8 @@ class Results:
         The command that makes these results again.
     warnings:
         What runs said of themselves, each once, with the number of cells that said it.
+    folder:
+        Where they were read from; None where they were not.
     """
 
     name: str
@@ -73,6 +75,7 @@ class Results:
     settings: tuple[str, ...]
     repeat: str
     warnings: Mapping[str, int] = field(default_factory=dict)
+    folder: Path | None = None
 
     def own(self) -> pd.DataFrame:
         """Return the cells that are no references; where there are none else, all."""
@@ -115,7 +118,7 @@ def read(folder: Path) -> Results:
         found = _read(store.read(cell.digest)) if cell.digest in present else (None, None, ())
         rows.append(Row(cell.digest, cell.simulation, cell.seed, cell.engine, *found))
     repeat = f"consilience simulate sweep {folder / SWEEP} --out {folder}"
-    return gather(sweep.name, sweep.title, rows, sweep.varied(), repeat)
+    return replace(gather(sweep.name, sweep.title, rows, sweep.varied(), repeat), folder=folder)
 
 
 def _read(stored: Stored) -> tuple[dict[str, float], list[dict[str, object]], tuple[str, ...]]:

@@ -106,8 +106,8 @@ def check_metric(results: Results, metric: Metric) -> None:
 
 def _nothing_finished(results: Results) -> DocumentError:
     """Return what refuses results without a finished cell: what lies in their folder instead, and what computes them."""
-    folder = Path(results.repeat.rpartition(" --out ")[2])
-    if not (folder / SWEEP).is_file():
+    folder = results.folder
+    if folder is None:
         return DocumentError(
             "CSL-M249",
             "No cell of this sweep is finished by this version of the program on these files.",

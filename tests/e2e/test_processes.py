@@ -119,10 +119,5 @@ def test_every_command_of_the_readme_runs(tmp_path):
             timeout=900,
             check=False,
         )
-        # A benchmark that misses its target exits with 1: a busy machine is no reason to fail here, a benchmark that breaks is.
-        missed = (
-            command.startswith("python benchmarks/") and result.returncode == 1 and "Traceback" not in result.stderr
-        )
-        told = f"{command}\n{result.stdout[-2000:]}\n{result.stderr[-2000:]}"
-        assert result.returncode == 0 or missed, told
+        assert result.returncode == 0, f"{command}\n{result.stdout[-2000:]}\n{result.stderr[-2000:]}"
     assert (tmp_path / "out" / "demo" / "report.html").stat().st_size > 100_000

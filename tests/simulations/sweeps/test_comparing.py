@@ -301,7 +301,7 @@ def test_a_folder_of_an_older_program_names_what_lies_there_and_what_to_run(tmp_
     rows = [Row("0" * 64, cell.simulation, cell.seed, cell.engine, None, None) for cell in cells(asked)[:1]]
     stale = gather("made", "Made", rows, asked.varied(), f"consilience simulate sweep x.yaml --out {tmp_path}")
     with pytest.raises(DocumentError, match="CSL-M249") as caught:
-        check_metric(stale, AUC)
+        check_metric(replace(stale, folder=tmp_path), AUC)
     assert str(tmp_path) in caught.value.cause and "older version" in caught.value.cause
     assert f"simulate plan … --out {tmp_path}" in caught.value.action
 
