@@ -1,6 +1,7 @@
 """What accounting costs: enforced epsilon against the privacy loss distribution's (PLD), its accuracy, and its seconds.
 
-Usage: `python benchmarks/accounting.py [--quick | --shares]`. One thread. Exits with 1 when a target is missed.
+Usage: `python benchmarks/accounting.py [--quick | --shares]`. One thread. Exits with 1 when a target is missed; of seconds
+only the full run judges: a quick one may share the machine with other work.
 
 - *mixes*: studies come one after another into a budget that they just fill (the smallest in which all of them fit), priced one by
   one. Shown against the PLD of all together: that budget, and the enforced epsilon of the summed costs, by tokens and by Renyi
@@ -275,7 +276,9 @@ def _seconds(call: Callable[[], object]) -> float:
 def main() -> None:
     """Print the tables; exit with 1 when a target is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="one delta, and accuracy on fewer cases")
+    parser.add_argument(
+        "--quick", action="store_true", help="one delta, accuracy on fewer cases, and seconds without targets"
+    )
     parser.add_argument(
         "--shares", action="store_true", help="compare parts of delta that tokens may set aside, and end"
     )
@@ -284,7 +287,9 @@ def main() -> None:
         print_shares()
         return
     quick: bool = chosen.quick
-    failures = print_mixes(quick) + print_accuracy(quick) + print_seconds()
+    failures = print_mixes(quick) + print_accuracy(quick)
+    slow = print_seconds()
+    failures += [] if quick else slow
     print("\n" + ("\n".join(failures) if failures else "Every target is met."))
     raise SystemExit(bool(failures))
 

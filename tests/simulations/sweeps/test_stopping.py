@@ -7,6 +7,11 @@ import pytest
 from simulations.sweeps.stopping import announced
 
 
+@pytest.fixture(autouse=True)
+def interrupts_as_python_begins():
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that runs the tests in the background ignores it
+
+
 def press():
     os.kill(os.getpid(), signal.SIGINT)
 
@@ -30,12 +35,9 @@ def test_what_is_left_in_peace_ends_as_it_began(capfd):
 
 
 def test_where_interrupts_are_ignored_they_stay_so():
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        with announced():
-            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGINT, before)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with announced():
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
 
 def test_another_thread_leaves_signals_alone():
