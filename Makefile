@@ -5,12 +5,13 @@ READY := $(VENV)/.ready
 export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 
-.PHONY: help demo federation test e2e lint format bench clean
+.PHONY: help demo federation test explore e2e lint format bench clean
 
 help:
 	@echo "make demo    two federated studies on real data, from raw tables to name lists (out/demo/report.html)"
 	@echo "make federation  a coordinator and five banks as separate processes on this machine, over TLS (out/federation)"
 	@echo "make test    every fast test"
+	@echo "make explore every fast test, its properties tried on examples that are new each time"
 	@echo "make e2e     tests that start real processes"
 	@echo "make lint    style, types and import contracts"
 	@echo "make bench   every benchmark (hours)"
@@ -31,6 +32,9 @@ federation: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest -n 2 -q -m "not e2e" --cov --cov-report=term:skip-covered --cov-fail-under=95
+
+explore: $(READY)
+	$(BIN)/python -m pytest -n 2 -q -m "not e2e" --hypothesis-profile=explore
 
 e2e: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadfile -q -m e2e

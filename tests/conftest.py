@@ -1,12 +1,17 @@
-"""What all tests share: no deadlines for properties, and no signal handler outlives the test that had it set."""
+"""What all tests share: how properties are tried, and that no signal handler outlives the test that had it set.
+
+Properties are tried on the same examples each time, so that a change is judged by itself; `make explore` tries others. Nothing has a
+deadline: looked for are wrong results, not slow ones.
+"""
 
 import signal
 
 import pytest
 from hypothesis import settings
 
-settings.register_profile("untimed", deadline=None)  # looked for are wrong results, not slow ones: machines are busy
-settings.load_profile("untimed")
+settings.register_profile("same", deadline=None, derandomize=True)
+settings.register_profile("explore", deadline=None, print_blob=True)
+settings.load_profile("same")
 
 
 @pytest.fixture(autouse=True)

@@ -112,9 +112,19 @@ class QuantileAsker(OneRound[Quantiles]):
         return super().ask(number, budget)
 
     def needed(self, number: int) -> float | None:
-        """Return the least sensitivity with which the accuracy asked for is reached, with the finest bins."""
+        """Return the sensitivity with which the accuracy asked for is reached, with the bins that it then bears.
+
+        The finest bins say where to begin. What they need may bear coarser ones only, which may need more.
+        """
         self._choose(math.inf)
-        return super().needed(number)
+        needed = super().needed(number)
+        while needed is not None:
+            self._choose(needed)
+            here = super().needed(number)
+            if here is None or here <= needed:
+                break
+            needed = here
+        return needed
 
     def expected(self, budgets: Mapping[int, float]) -> tuple[Expected, ...]:
         """Say beforehand how far the noise may move quantiles."""

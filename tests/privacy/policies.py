@@ -1,6 +1,7 @@
 """Policies with officers, and what officers sign: shared by the tests of policy, ledger and custody."""
 
 import json
+from copy import deepcopy
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -82,7 +83,7 @@ def _changed(fields: dict[str, Any], changes: dict[str, object]) -> Policy:
         target: Any = fields
         for parent in parents:
             target = target[int(parent)] if isinstance(target, list) else target[parent]
-        target[name] = value
+        target[name] = deepcopy(value)  # a later path may change what is inside
     return Policy.model_validate_json(json.dumps(fields))
 
 

@@ -1,5 +1,7 @@
 """Quantiles: read off nested histograms, near the truth, with intervals that hold it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -68,6 +70,22 @@ def test_bins_are_as_fine_as_noise_and_room_allow() -> None:
     assert levels_for(1, 0.1) == (4, 16)
     assert levels_for(100, 0.0) == (4, 16, 64)
     assert levels_for(500, 0.0) == (4, 16)
+
+
+def test_what_accuracy_needs_is_enough_with_the_coarser_bins_that_it_bears() -> None:
+    column = CONTRACT.column("income").model_copy(
+        update={"high": 2067.0, "scale": "log", "knots": (0.0, 1.0, 2.0, 2067.0)}
+    )
+    others = tuple(item for item in CONTRACT.columns if item.name != "income")
+    skewed = replace(
+        setting(sd=50_000.0), contract=CONTRACT.model_copy(update={"columns": (*others, column)}), customers=5000
+    )
+    accuracy = Accuracy(within=41.0)
+    asker = QuantileAsker(Quantiles(id="q", kind="quantiles", of="income", accuracy=accuracy), skewed)
+    needed = asker.needed(1)
+    assert needed is not None
+    assert len(asker.ask(1, needed)) == 2
+    assert 40.0 < asker.expected({1: needed})[0].within <= 41.0
 
 
 def test_bins_are_even_between_knots() -> None:
