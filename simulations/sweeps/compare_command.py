@@ -12,7 +12,8 @@ from rich.markup import escape
 from federation.errors import StorageError
 from simulations.sweeps import canvas, page, plots
 from simulations.sweeps.columns import Column, Grid, say_left_out, worded
-from simulations.sweeps.comparing import Dropouts, Gains, Line
+from simulations.sweeps.comparing import Dropouts, Line
+from simulations.sweeps.gains import Gains
 from simulations.sweeps.matching import Matched, between
 from simulations.sweeps.metrics import MEANING, METRICS, Metric, metric_of
 from simulations.sweeps.reading import Results, read
@@ -137,7 +138,8 @@ def _show_lines(lines: Sequence[Line], metric: Metric, console: Console) -> list
         grid = Grid(f"{metric.title}: {line.title}", worded("ε"), *_FIGURES)
         for point in line.points:
             to = [difference_text(value, metric, point.value.have) for value in (point.to_alone, point.to_pooled)]
-            grid.add(point.budget, metric.shown(point.value.value), span(point.value, metric), *to, runs(point))
+            seen = runs(point.value, point.troubled)
+            grid.add(point.budget, metric.shown(point.value.value), span(point.value, metric), *to, seen)
         for name, value in (("alone", line.alone), ("pooled", line.pooled)):
             if value is not None and line.ground not in told:
                 row = (name, metric.shown(value.value), span(value, metric), "", "", seeds(value))
@@ -171,13 +173,14 @@ def _show_gains(found: Gains, metric: Metric, console: Console) -> tuple[str, ..
 def _dropouts_grid(found: Sequence[Dropouts], metric: Metric) -> Grid:
     grid = Grid(f"Dropouts: {metric.title}", worded("", least=_SETTING), *_DROPOUTS)
     for line in found:
-        for place, (share, value, cost) in enumerate(zip(line.shares, line.values, line.costs, strict=True)):
+        rows = zip(line.shares, line.values, line.costs, line.troubled, strict=True)
+        for place, (share, value, cost, troubled) in enumerate(rows):
             grid.add(
                 line.title if place == 0 else "",
                 f"{100 * share:g}%",
                 metric.shown(value.value),
                 difference_text(cost, metric, value.have),
-                seeds(value),
+                runs(value, troubled),
             )
     return grid
 

@@ -1,4 +1,4 @@
-"""What a sweep showed: utility against privacy, who gains by federating, what dropouts cost; each with its interval over seeds.
+"""What a sweep showed: utility against privacy, what dropouts cost, algorithms beside each other; with intervals over seeds.
 
 All is read from a `reading.Results`: two frames, one row a cell and one row an institution and cell. Cells that failed or are missing stay
 in the frames without figures, so that every count says how many seeds it should have had.
@@ -70,50 +70,6 @@ class Line:
     def failures(self) -> int:
         """Runs of all its points in which rounds failed."""
         return sum(point.troubled for point in self.points)
-
-
-@dataclass(frozen=True)
-class Gain:
-    """What one institution gains by federating, over training alone without noise.
-
-    Attributes
-    ----------
-    gain:
-        Federated less alone, by seed, so turned that above zero is better.
-    federated, alone:
-        The two figures.
-    declared:
-        Its declared size, the median over seeds.
-    poisoner:
-        It lied in these runs.
-    """
-
-    name: str
-    declared: int
-    gain: Estimate
-    federated: Estimate
-    alone: Estimate
-    poisoner: bool
-
-
-@dataclass(frozen=True)
-class Gains:
-    """Every institution's gain under one group of settings, the largest first."""
-
-    title: str
-    group: str
-    epsilon: float | None
-    rows: tuple[Gain, ...]
-
-    @property
-    def judged(self) -> tuple[Gain, ...]:
-        """The rows that have a gain in some seed: who holds out one class only has none."""
-        return tuple(row for row in self.rows if row.gain.have)
-
-    def counted(self) -> tuple[int, int, int]:
-        """Return how many of the judged gain, how many lose, and of how many neither can be said: by their intervals."""
-        signs = [row.gain.certain for row in self.judged]
-        return signs.count(1), signs.count(-1), signs.count(0)
 
 
 @dataclass(frozen=True)
@@ -189,50 +145,6 @@ def grounds(results: Results) -> dict[str, str]:
     return {ground: titled(settings) if settings else "" for ground, settings in texts.items()}
 
 
-def gain_by_institution(results: Results, metric: Metric, group: str) -> Gains:
-    """Return what each institution gains under one group of settings; without references no row has a gain.
-
-    Parameters
-    ----------
-    metric:
-        One that institutions have figures of their own for.
-    group:
-        As in `Point.group`. Its references have the same data, partners and model, and so the same institutions under the same names.
-    """
-    cells = results.cells[results.cells["group"] == group]
-    alone = _by_name(results, _references(results, str(cells["ground"].iloc[0]), ALONE), metric)
-    federated = _by_name(results, cells, metric)
-    of = len(cells)
-    rows = [_gain(name, rows, alone.get(name), metric, of) for name, rows in federated.items()]
-    varied = results.varied()
-    settings = dict(zip(varied, (str(cells[path].iloc[0]) for path in varied), strict=True))
-    ordered = tuple(sorted(rows, key=lambda row: -row.gain.value if row.gain.have else math.inf))
-    return Gains(titled(settings), group, _epsilon(cells), ordered)
-
-
-def _by_name(results: Results, cells: pd.DataFrame, metric: Metric) -> dict[str, pd.DataFrame]:
-    """Return each institution's rows by seed."""
-    if metric.own not in results.institutions:
-        return {}
-    rows = results.institutions.merge(cells[["digest", "seed"]], on="digest")
-    return {str(name): part.set_index("seed") for name, part in rows.groupby("name", sort=False)}
-
-
-def _gain(name: str, rows: pd.DataFrame, alone: pd.DataFrame | None, metric: Metric, of: int) -> Gain:
-    column = str(metric.own)
-    mine = _values(rows, column)
-    theirs = {} if alone is None else _values(alone, column)
-    turned = [{seed: metric.sign * value for seed, value in part.items()} for part in (mine, theirs)]
-    return Gain(
-        name,
-        int(rows["declared"].median()),
-        difference(turned[0], turned[1], of),
-        mean(mine.values(), of, within=(metric.low, metric.high)),
-        mean(theirs.values(), of, within=(metric.low, metric.high)),
-        bool(rows["poisoner"].any()) if "poisoner" in rows else False,
-    )
-
-
 def cost_of_dropouts(results: Results, metric: Metric, by: str | None = None) -> list[Dropouts]:
     """Return the metric by the share of missed rounds, one for each of the other settings; empty where dropouts were not varied."""
     varied = _order(results, by)
@@ -245,7 +157,7 @@ def cost_of_dropouts(results: Results, metric: Metric, by: str | None = None) ->
         if len(parts) < 2:
             continue
         title = titled(dict(zip(others, _texts(key), strict=False)))
-        found.append(_dropouts(title, _epsilon(cells), parts, metric))
+        found.append(_dropouts(title, epsilon_of(cells), parts, metric))
     return found
 
 
@@ -343,7 +255,8 @@ def _rising(point: Point) -> tuple[bool, float, str]:
     return point.budget == NO_NOISE, math.inf if point.epsilon is None else point.epsilon, point.budget
 
 
-def _epsilon(cells: pd.DataFrame) -> float | None:
+def epsilon_of(cells: pd.DataFrame) -> float | None:
+    """Return everybody's epsilon in cells of one group of settings; None without noise, or where it differs by institution."""
     value = float(cells["epsilon"].iloc[0])
     return None if math.isnan(value) else value
 
@@ -353,7 +266,8 @@ def _budget(cells: pd.DataFrame) -> str:
     return NO_NOISE if text == "none" else text
 
 
-def _values(rows: pd.DataFrame, column: str) -> dict[int, float]:
+def values_by_seed(rows: pd.DataFrame, column: str) -> dict[int, float]:
+    """Return what a column holds in rows whose index is the seed, but for seeds without a figure."""
     values = zip(rows.index.tolist(), rows[column].tolist(), strict=True)
     return {int(seed): float(value) for seed, value in values if not pd.isna(value)}
 
@@ -361,7 +275,7 @@ def _values(rows: pd.DataFrame, column: str) -> dict[int, float]:
 def by_seed(cells: pd.DataFrame, metric: Metric) -> dict[int, float]:
     """Return the metric by seed; a seed that is there from several engines counts once, as the first."""
     finished = cells[cells["done"]].drop_duplicates("seed").set_index("seed")
-    return _values(finished, metric.column)
+    return values_by_seed(finished, metric.column)
 
 
 def over_seeds(cells: pd.DataFrame, metric: Metric) -> Estimate:
@@ -369,12 +283,13 @@ def over_seeds(cells: pd.DataFrame, metric: Metric) -> Estimate:
     return mean(by_seed(cells, metric).values(), cells["seed"].nunique(), within=(metric.low, metric.high))
 
 
-def _references(results: Results, ground: str, kind: str) -> pd.DataFrame:
+def references(results: Results, ground: str, kind: str) -> pd.DataFrame:
+    """Return the cells of one kind of reference (alone, pooled) on the same data, partners and model."""
     return results.cells[(results.cells["ground"] == ground) & (results.cells["kind"] == kind)]
 
 
 def _reference(results: Results, ground: str, kind: str, metric: Metric) -> Estimate | None:
-    cells = _references(results, ground, kind)
+    cells = references(results, ground, kind)
     return None if cells.empty else over_seeds(cells, metric)
 
 
@@ -383,7 +298,7 @@ def _point(results: Results, cells: pd.DataFrame, metric: Metric, varied: Sequen
     of = cells["seed"].nunique()
 
     def to(kind: str) -> Estimate | None:
-        reference = _references(results, ground, kind)
+        reference = references(results, ground, kind)
         return None if reference.empty else difference(mine, by_seed(reference, metric), of)
 
     settings = {path: str(cells[path].iloc[0]) for path in varied}
@@ -391,7 +306,7 @@ def _point(results: Results, cells: pd.DataFrame, metric: Metric, varied: Sequen
         str(cells["group"].iloc[0]),
         ground,
         settings,
-        _epsilon(cells),
+        epsilon_of(cells),
         _budget(cells),
         over_seeds(cells, metric),
         to(ALONE),

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from simulations.sweeps.comparing import NOBODY, by_seed, over_seeds, titled
+from simulations.sweeps.comparing import NOBODY, by_seed, grounds, over_seeds, titled
 from simulations.sweeps.estimates import Estimate, difference
 from simulations.sweeps.metrics import Metric
 from simulations.sweeps.reading import Results
@@ -21,7 +21,7 @@ class Matched:
 def between(first: Results, second: Results, metric: Metric) -> list[Matched]:
     """Return what two folders say of the same simulations, references included; engines may differ."""
     varied = dict.fromkeys((*first.varied(), *second.varied()))
-    found = []
+    found, names = [], grounds(first)
     others = {str(key): part for key, part in second.cells.groupby("simulation", sort=False)}
     for key, part in first.cells.groupby("simulation", sort=False):
         other = others.get(str(key))
@@ -29,7 +29,8 @@ def between(first: Results, second: Results, metric: Metric) -> list[Matched]:
             continue
         kind = str(part["kind"].iloc[0])
         settings = {path: str(part[path].iloc[0]) for path in varied if path in part and path != "engine"}
-        title = titled(settings) if kind not in NOBODY else kind
+        ground = names[str(part["ground"].iloc[0])]
+        title = titled(settings) if kind not in NOBODY else ", ".join(filter(None, (kind, ground)))
         change = difference(by_seed(other, metric), by_seed(part, metric), max(len(part), len(other)))
         found.append(Matched(title, over_seeds(part, metric), over_seeds(other, metric), change))
     return found

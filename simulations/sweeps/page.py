@@ -13,7 +13,7 @@ from simulations.sweeps.estimates import Estimate
 from simulations.sweeps.metrics import Metric
 from simulations.sweeps.summary import Summary
 from simulations.sweeps.view import CAUTION
-from simulations.sweeps.wording import FAILED_NOTE, SAME_PLACES, counted, difference_text, headlines, runs, seeds, span
+from simulations.sweeps.wording import FAILED_NOTE, SAME_PLACES, counted, difference_text, headlines, runs, span
 from simulations.words import count
 
 
@@ -62,7 +62,6 @@ def environment(metric: Metric) -> Environment:
     """Return where templates are, with filters that write this metric's values."""
     return templates(
         count=count,
-        seeds=seeds,
         runs=runs,
         value=metric.shown,
         interval=_interval(metric),

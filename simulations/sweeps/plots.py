@@ -23,8 +23,9 @@ from simulations.sweeps.canvas import (
     note,
     row_axis,
 )
-from simulations.sweeps.comparing import Dropouts, Gains, Line, Panel, Point, distance
+from simulations.sweeps.comparing import Dropouts, Line, Panel, Point, distance
 from simulations.sweeps.estimates import Estimate
+from simulations.sweeps.gains import Gains
 from simulations.sweeps.metrics import Metric
 from simulations.sweeps.wording import MARK_NOTE, mark
 from simulations.words import count

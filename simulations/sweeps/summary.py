@@ -9,8 +9,9 @@ from typing import Any
 from federation.errors import DocumentError
 from simulations.sweeps import comparing
 from simulations.sweeps.cautions import cautions
-from simulations.sweeps.comparing import Dropouts, Gains, Line, Panel
+from simulations.sweeps.comparing import Dropouts, Line, Panel
 from simulations.sweeps.document import load_sweep
+from simulations.sweeps.gains import Gains, gain_by_institution
 from simulations.sweeps.metrics import METRICS, Metric
 from simulations.sweeps.reading import EPSILON, Results
 from simulations.sweeps.store import SWEEP, Store
@@ -75,7 +76,7 @@ def summarise(results: Results, metric: Metric, by: str | None = None) -> Summar
     lines = comparing.frontier(results, metric, by)
     own = metric if metric.own in results.institutions else METRICS["auc"]
     points = comparing.middle(lines)[:MOST_GAINS]
-    gains = [comparing.gain_by_institution(results, own, point.group) for point in points]
+    gains = [gain_by_institution(results, own, point.group) for point in points]
     return Summary(
         results,
         metric,

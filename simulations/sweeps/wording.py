@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
-from simulations.sweeps.comparing import NO_NOISE, Gains, Line, Point, middle
+from simulations.sweeps.comparing import NO_NOISE, Line, Point, middle
 from simulations.sweeps.estimates import Estimate
+from simulations.sweeps.gains import Gains
 from simulations.sweeps.metrics import Metric
 from simulations.sweeps.reading import Results
 
@@ -38,9 +39,9 @@ def seeds(value: Estimate) -> str:
     return str(value.of) if value.have == value.of else f"{value.have} of {value.of}"
 
 
-def runs(point: Point) -> str:
-    """Write a point's seeds, marked where rounds failed in some of its runs."""
-    return seeds(point.value) + (f" {FAILED}" if point.troubled else "")
+def runs(value: Estimate, troubled: int) -> str:
+    """Write how many seeds are in an estimate, marked where rounds failed in some of their runs."""
+    return seeds(value) + (f" {FAILED}" if troubled else "")
 
 
 def mark(value: Estimate, troubled: int = 0, finished: int = 0) -> str:

@@ -53,7 +53,7 @@ def placements(
     )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(rows=people, worth=st.booleans(), with_map=st.booleans())
 def test_every_customer_has_one_decision_and_all_sums_add_up(
     rows: list[tuple[float, float | None, float | None, Place]], worth: bool, with_map: bool
@@ -85,7 +85,7 @@ def test_every_customer_has_one_decision_and_all_sums_add_up(
     assert Summary.model_validate_json(summary.model_dump_json()) == summary
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(at_risk=st.lists(st.none() | st.just(0.0) | st.floats(1e-6, 1e6), max_size=60))
 def test_tiers_are_cut_where_they_say(at_risk: list[float | None]) -> None:
     found = tiers(at_risk)

@@ -21,7 +21,7 @@ def customers(count: int, seed: int = 2) -> tuple[Floats, Floats]:
     return labels + rng.normal(0.0, 1.0, count), labels
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data(), yes=st.integers(2, 25), no=st.integers(2, 25))
 def test_auc_equals_the_pair_count_even_with_ties(data: st.DataObject, yes: int, no: int) -> None:
     scores = np.array(data.draw(st.lists(st.integers(0, 6), min_size=yes + no, max_size=yes + no)), dtype=np.float64)

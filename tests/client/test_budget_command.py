@@ -261,7 +261,7 @@ def test_the_picture_is_the_same_bytes_again_and_needs_a_known_format(town, at, 
 OPERATION = st.tuples(st.sampled_from(["reserve", "release", "close", "wait"]), st.integers(1, 4), st.booleans())
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(st.lists(OPERATION, max_size=14))
 def test_the_last_point_of_the_history_is_what_the_ledger_counts(town, operations):
     clock = Clock(YESTERDAY)
@@ -290,7 +290,7 @@ def test_the_last_point_of_the_history_is_what_the_ledger_counts(town, operation
     assert times == sorted(times) and len(points) <= 3 * 400
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 10**10), st.integers(0, 10**9 - 1), st.sampled_from([1e-6, 1e-5, 1e-3]))
 def test_the_picture_draws_what_is_enforced(nano, femto, delta):
     cost = Cost(nano=nano, femto=femto)

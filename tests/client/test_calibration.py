@@ -78,7 +78,7 @@ def test_nobody_held_out_changes_nothing() -> None:
     assert calibration_report(np.empty(0), np.empty(0)) is None
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data(), count=st.integers(0, 120))
 def test_order_is_never_turned_round_and_probabilities_stay_probabilities(data: st.DataObject, count: int) -> None:
     logits = data.draw(arrays(np.float64, count, elements=st.floats(-60.0, 60.0)))

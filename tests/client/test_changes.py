@@ -58,7 +58,7 @@ def comparison(before: Scores, after: Scores) -> Comparison:
     return Comparison(after, scoring(after, LATER), scoring(before))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 10_000),
     model=st.sampled_from(
@@ -115,7 +115,7 @@ def test_lines_get_their_scores_and_deciles_before() -> None:
         assert line.customer in old or line.risen == line.fallen == ""
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     before=st.sets(st.integers(0, 39), min_size=1),
     after=st.sets(st.integers(0, 39), min_size=1),

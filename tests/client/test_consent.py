@@ -98,7 +98,7 @@ def test_scoring_asks_for_contact_whatever_the_study(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.sampled_from(["yes", "no", "", "yes "])), min_size=1, max_size=12))
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_customer_without_consent_never_enters_a_log(tmp_path: Path, answers: list[tuple[int, str]]) -> None:
     (tmp_path / "node.yaml").unlink(missing_ok=True)
     rows = [{"who": f"p{who}", "study": answer} for who, answer in answers]

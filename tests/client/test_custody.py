@@ -222,7 +222,7 @@ def test_every_change_of_a_folder_is_found(kept, tmp_path):
     code(lambda: (source / "link").symlink_to("/etc/hostname"))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(place=st.floats(0, 1, exclude_max=True), value=st.integers(1, 255), cut=st.booleans())
 def test_a_damaged_zip_is_not_taken_for_the_backup(kept, tmp_path, place, value, cut):
     """Whatever byte is changed, or wherever the file ends: it is refused, or its files are the very same."""

@@ -491,7 +491,7 @@ def test_the_entries_next_to_a_part_are_the_ledgers(past, part, tmp_path):
 # nothing survives at random
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(st.integers(0, 10**9), st.integers(0, 7))
 def test_no_flipped_bit_survives(whole, tmp_path_factory, place, bit):
     content = bytearray(whole.read_bytes())
@@ -499,7 +499,7 @@ def test_no_flipped_bit_survives(whole, tmp_path_factory, place, bit):
     assert not survives(bytes(content), tmp_path_factory)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(
     st.sampled_from(["cut", "delete", "insert", "copy", "swap"]),
     st.integers(0, 10**9),

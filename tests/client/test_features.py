@@ -83,7 +83,7 @@ def slow_truth(rows: list[Row], window: int = 100, basket: float = 10.0) -> dict
 
 
 @given(purchases)
-@settings(max_examples=15, deadline=None, suppress_health_check=SLOW_FIXTURE)
+@settings(max_examples=15, suppress_health_check=SLOW_FIXTURE)
 def test_every_formula_against_the_definition(tmp_path: Path, rows: list[Row]) -> None:
     cohort = learn(fresh(tmp_path, rows))
     truth = slow_truth([*rows, purchase("anchor", 50)])
@@ -98,7 +98,7 @@ def test_every_formula_against_the_definition(tmp_path: Path, rows: list[Row]) -
 
 
 @given(purchases, purchases)
-@settings(max_examples=15, deadline=None, suppress_health_check=SLOW_FIXTURE)
+@settings(max_examples=15, suppress_health_check=SLOW_FIXTURE)
 def test_nothing_at_or_after_the_cut_changes_a_feature(tmp_path: Path, rows: list[Row], other: list[Row]) -> None:
     before = [row for row in rows if row["day"] < AS_OF]
     one = learn(fresh(tmp_path, before + [row for row in rows if row["day"] >= AS_OF]))
@@ -109,7 +109,7 @@ def test_nothing_at_or_after_the_cut_changes_a_feature(tmp_path: Path, rows: lis
 
 
 @given(purchases, purchases)
-@settings(max_examples=15, deadline=None, suppress_health_check=SLOW_FIXTURE)
+@settings(max_examples=15, suppress_health_check=SLOW_FIXTURE)
 def test_nothing_before_the_cut_changes_a_label(tmp_path: Path, rows: list[Row], other: list[Row]) -> None:
     after = [row for row in rows if row["day"] >= AS_OF]
     labels = []

@@ -139,7 +139,7 @@ def test_an_internal_error_looks_like_any_refusal(town, monkeypatch):
 # Scores: one customer changes one cell, and nobody else's score by a bit.
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 10**6), n=st.integers(1, 70), linear=st.booleans(), spread=st.floats(0.1, 1e5))
 def test_a_score_depends_on_its_own_row_alone(seed, n, linear, spread):
     draw = torch.Generator().manual_seed(seed)

@@ -145,7 +145,7 @@ def test_a_type_that_the_protocol_lacks_is_refused_as_everything_else(world, kin
     assert not reply.has_error() and refused(town, reply.content) and seen[-1].code == "CSL-C510"
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     kind=st.one_of(st.text(max_size=300), st.sampled_from(["train ", "Train", "train\0", " evaluate", "query.hello\n"]))
 )
@@ -166,7 +166,7 @@ RECORDS = st.one_of(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(kind=st.sampled_from(["train", "evaluate", *(f"query.{action}" for action in ACTIONS)]), data=st.data())
 def test_any_record_under_any_type_is_refused_and_changes_nothing(world, kind, data):
     town, vault, _ = world
@@ -351,7 +351,7 @@ def test_weights_that_are_not_the_models_are_refused_before_data_are_read(world,
     assert not vault._rooms and not list(town.homes["alder"].folder("models").glob("*.safetensors"))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_whatever_stands_where_safetensors_should_is_refused(world, data):
     town, vault, _ = world

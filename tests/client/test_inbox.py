@@ -61,7 +61,7 @@ def test_a_study_waits_since_it_first_came_whatever_is_offered_again(tmp_path):
     assert (study.received, study.policy, study.epsilon) == (5, "f" * 64, 2.0)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 100)), max_size=12))
 def test_the_list_holds_each_study_once_by_time(tmp_path_factory, offers):
     inbox = Inbox(tmp_path_factory.mktemp("inbox"))

@@ -87,7 +87,7 @@ def test_a_call_that_was_killed_anywhere_is_mended_by_the_next(tmp_path, monkeyp
     check_whole(Home(tmp_path / str(number)))
 
 
-@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=5, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(numbers=st.lists(st.integers(1, 25), max_size=4))
 def test_calls_that_were_killed_again_and_again_leave_nothing_for_good(tmp_path_factory, numbers):
     home = Home(tmp_path_factory.mktemp("home") / "home")

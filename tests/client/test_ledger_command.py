@@ -161,7 +161,7 @@ def test_filters(at):
     assert rows(*at, "--tail", 99) == everything == rows(*at, "--limit", 99)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(-2, 8), st.integers(-2, 8))
 def test_days_agree_with_reading_everything(at, first, last):
     days = [datetime(1970, 1, 1, tzinfo=UTC) + timedelta(days=START + offset) for offset in (first, last)]

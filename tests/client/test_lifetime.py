@@ -155,7 +155,7 @@ def test_nobody_known_is_no_error() -> None:
     assert [tier.name for tier in lifetime_values(people, report(), terms()).tiers] == ["unknown"]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     frequency=st.floats(1, 365),
     recency=st.floats(0, 1),

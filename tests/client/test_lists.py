@@ -162,7 +162,7 @@ def test_a_missing_folder_is_a_clear_error(tmp_path: Path) -> None:
 
 
 @given(gone=st.sets(st.sampled_from("abcdef")))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_whoever_withdrew_is_taken_off_and_the_others_stay_as_they_are(
     tmp_path_factory: pytest.TempPathFactory, gone: set[str]
 ) -> None:
@@ -228,7 +228,7 @@ def test_what_looks_like_a_formula_is_quoted(text: str) -> None:
     assert safe_cell(text) == "'" + text
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(text=st.text(max_size=12))
 def test_no_cell_starts_a_formula_and_every_text_comes_back(text: str) -> None:
     cell = safe_cell(text)
@@ -236,7 +236,7 @@ def test_no_cell_starts_a_formula_and_every_text_comes_back(text: str) -> None:
     assert (cell[1:] if cell.startswith("'") else cell) == text
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     ids=st.lists(
         st.text(min_size=1, max_size=8).filter(lambda text: "\x00" not in text and text.isprintable()),

@@ -3,7 +3,7 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from client.app import ACTIONS
@@ -36,7 +36,6 @@ def test_requests_refusals_and_releases_are_counted() -> None:
     assert value(metrics, "consilience_vault_last_request_timestamp_seconds") == 1234.5
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.text(max_size=12), st.text(max_size=12)), max_size=30))
 def test_what_a_coordinator_sends_never_becomes_a_label(pairs: list[tuple[str, str]]) -> None:
     metrics = VaultMetrics()

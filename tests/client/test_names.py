@@ -43,7 +43,7 @@ def agreed(found: Scores) -> set[str]:
     return set(found.cohort.ids)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(probability=st.lists(st.sampled_from([0.1, 0.2, 0.5, 0.9]), max_size=60), k=st.integers(1, 70))
 def test_the_top_k_are_the_k_most_probable_with_deciles_in_order(probability: list[float], k: int) -> None:
     found = scores(probability)
@@ -55,7 +55,7 @@ def test_the_top_k_are_the_k_most_probable_with_deciles_in_order(probability: li
     assert all(abs(deciles.count(decile) - len(probability) / 10) < 1 for decile in range(1, 11))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 1000))
 def test_the_order_of_rows_changes_nothing(seed: int) -> None:
     probability, ids = [0.5, 0.5, 0.5, 0.9, 0.1, 0.5], ["a", "b", "c", "d", "e", "f"]
@@ -101,7 +101,7 @@ def test_cost_and_benefit_lists_exactly_those_who_are_worth_it() -> None:
     assert [line.customer for line in limited] == ["c2"]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     rows=st.lists(st.tuples(st.floats(0, 1), st.floats(-100, 1000) | st.just(float("nan"))), max_size=30),
     cost=st.floats(0, 50),

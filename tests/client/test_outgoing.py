@@ -216,7 +216,7 @@ def test_histograms_are_bounded_integers_of_the_studys_bins(world, values):
     held_back(vault, "evaluate", pairs["evaluate"][0], counts(town, pairs, values))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_no_changed_byte_leaves(world, data):
     town, vault, pairs = world

@@ -17,7 +17,7 @@ IDS = st.sets(st.text(min_size=1, max_size=8), max_size=10)
 
 
 @given(st.lists(st.tuples(IDS, IDS), min_size=1, max_size=4), IDS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_record_is_the_union_of_all_readings(
     tmp_path_factory: pytest.TempPathFactory, readings: list[tuple[set[str], set[str]]], asked: set[str]
 ) -> None:

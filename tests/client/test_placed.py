@@ -15,7 +15,7 @@ names = st.sampled_from(["", "champions", "at risk", "Über 60"])
 texts = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=12).map(str.strip).filter(bool)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     rows=st.dictionaries(texts, st.tuples(names, names, st.none() | st.floats(-1e6, 1e6)), min_size=1, max_size=20),
     delimiter=st.sampled_from(",;\t"),
@@ -32,7 +32,7 @@ def test_what_is_written_is_read(rows: dict[str, tuple[str, str, float | None]],
     assert found.worth == {customer: value for customer, (_, _, value) in rows.items() if value is not None}
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(content=st.binary(max_size=60) | st.text(max_size=60).map(lambda text: ("customer,value\n" + text).encode()))
 def test_anything_else_is_refused_or_read_and_nothing_else_happens(content: bytes) -> None:
     try:

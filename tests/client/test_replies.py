@@ -14,7 +14,7 @@ KEY = b"k" * 32
 REPLY = KeptReply("b" * 64, b"header", b"s" * 64, b"payload")
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.binary(max_size=40), st.binary(max_size=70), st.binary(max_size=200))
 def test_what_is_kept_comes_back(tmp_path_factory, header, signature, payload):
     replies, reply = Replies(tmp_path_factory.mktemp("r"), KEY), KeptReply("b" * 64, header, signature, payload)

@@ -69,7 +69,7 @@ def trained(model: Model, contract: FeatureContract, seed: int = 0) -> Network:
     return network
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     seed=st.integers(0, 10_000),
     count=st.integers(1, 40),
@@ -160,7 +160,7 @@ def test_reasons_in_words() -> None:
     ]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(value=st.floats(-1e9, 1e9))
 def test_numbers_are_close_and_without_exponent(value: float) -> None:
     text = number(value)

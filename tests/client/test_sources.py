@@ -83,7 +83,7 @@ def test_hostile_column_names_are_only_names(tmp_path: Path, kind: str, name: st
 
 
 @given(st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]), min_size=1, max_size=20))
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_column_name_reads_its_own_column(tmp_path: Path, name: str) -> None:
     source = write_source(tmp_path, "parquet", "t", [{"other": "wrong", name + "_": "right"}])
     assert read(tmp_path, source, [name + "_"])[0] == [("right",)]

@@ -83,7 +83,7 @@ def of(found: Checked, what: str) -> list[tuple[int, ...]]:
     return [item.rules for item in found.findings if item.what == what]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(rules=rules)
 def test_the_findings_are_those_of_trying_every_combination(rules: list[Rule]) -> None:
     found = check_strategy(strategy(rules))
@@ -100,7 +100,7 @@ def test_the_findings_are_those_of_trying_every_combination(rules: list[Rule]) -
     assert all(f" {len(gap)} of 12 " in item.text for item in found.findings if item.what == "gap")
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(rules=rules)
 def test_rules_without_an_overlap_can_change_places(rules: list[Rule]) -> None:
     """Two neighbours that share combinations either are said to contend, or are fallback and exception, alike, or idle."""
@@ -115,7 +115,7 @@ def test_rules_without_an_overlap_can_change_places(rules: list[Rule]) -> None:
             assert one.then != two.then and not first <= second and not second <= first
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(rules=rules, score=st.floats(0, 1), decile=st.integers(1, 10), data=st.data())
 def test_the_first_rule_that_fits_decides(rules: list[Rule], score: float, decile: int, data: st.DataObject) -> None:
     made = strategy(rules, default=ACTIONS[1])

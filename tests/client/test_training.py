@@ -62,7 +62,7 @@ def by_autograd(network, inputs, labels, rows, clip):
     return sums
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 10**6),
     n=st.integers(0, 40),
@@ -85,7 +85,7 @@ def test_the_exact_sum_is_that_of_a_noiseless_round_over_the_same_draw(seed, n, 
     assert all(np.array_equal(value, before[name]) for name, value in weights_of(network).items())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 10**6),
     n=st.integers(0, 40),

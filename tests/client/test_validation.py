@@ -185,7 +185,7 @@ def test_hostile_texts_in_the_mapping_are_only_texts(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]), max_size=12), min_size=1))
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_value_whatever_it_is_can_break_a_reading(tmp_path: Path, texts: list[str]) -> None:
     """Any text in any column is counted, dropped or unknown; what remains is finite or missing."""
     rows = [{**person(0), "id": "anchor", "AGE": "30"}]

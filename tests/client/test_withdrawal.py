@@ -27,7 +27,7 @@ def home(tmp_path: Path) -> Home:
 
 
 @given(st.lists(IDS, max_size=4), IDS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_the_register_is_the_union_of_all_withdrawals(
     tmp_path_factory: pytest.TempPathFactory, batches: list[set[str]], others: set[str]
 ) -> None:

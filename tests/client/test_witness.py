@@ -281,7 +281,7 @@ def test_no_lie_of_the_coordinator_locks_a_vault(alder, birch):
     assert alder.open().own() == before
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_no_altered_note_locks_a_vault(alder, data):
     """Every true note may be sent, in any order; what is changed in it passes over the vault."""
@@ -358,7 +358,7 @@ def test_a_witness_never_signs_two_histories(alder, birch, tmp_path):
     assert birch.witness.others()[0].size == 10
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 12), st.integers(0, 14), st.booleans()), max_size=12))
 def test_all_that_a_witness_ever_signed_is_one_history(tmp_path_factory, steps):
     """A coordinator and a ledger's owner together, with two ledgers and any proofs: the witness signs one line of heads only."""

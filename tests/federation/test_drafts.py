@@ -51,7 +51,7 @@ def test_both_kinds_are_read(tmp_path):
     assert asked == StatisticsDraft.model_validate_json(json.dumps(draft_tree(*EVERY_KIND)))
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
 @given(trees=st.lists(queries(), min_size=1, max_size=3))
 def test_what_was_written_is_what_is_read(tmp_path, trees):
     tree = draft_tree(*trees)

@@ -69,7 +69,7 @@ def test_a_cells_chance_is_the_integral_of_the_likelihood(x: int) -> None:
     assert found == pytest.approx(quad(density, 10.0, 25.0)[0], rel=1e-8)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(model=models, tenure=st.floats(0.01, 1.0))
 def test_all_cells_together_are_certain(model: Purchasing, tenure: float) -> None:
     edges = np.linspace(0.0, tenure, 7)
@@ -144,7 +144,7 @@ def test_the_rate_where_a_library_overflows(x: int) -> None:
     assert found[0] == pytest.approx((1.0 + x) / 0.75 * float(average), rel=1e-4)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     model=models,
     x=st.integers(0, 364),

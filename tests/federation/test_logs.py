@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import sqlalchemy as sa
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from federation import logs as module
@@ -201,7 +201,6 @@ def test_records_made_elsewhere_are_no_exception() -> None:
     assert CANARY not in json.dumps(written(act))
 
 
-@settings(deadline=None)
 @given(st.one_of(st.binary(), st.lists(st.text(min_size=1)), st.dictionaries(st.text(), st.text()), st.dates()))
 def test_of_anything_but_numbers_and_texts_only_the_type_is_named(value: object) -> None:
     for template in ("%s", "%r", "%d", "%(a)s", "%s %s", "%"):
@@ -209,7 +208,6 @@ def test_of_anything_but_numbers_and_texts_only_the_type_is_named(value: object)
         assert line["event"] in (template, f"<{type(value).__name__}>", f"'<{type(value).__name__}>'")
 
 
-@settings(deadline=None)
 @given(st.text())
 def test_texts_are_cut_and_cannot_move_a_cursor(text: str) -> None:
     (line,) = written(lambda: OURS.info("%s", text))

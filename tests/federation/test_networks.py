@@ -89,7 +89,7 @@ def test_mlp_encoding_by_hand():
     assert inputs.dense.dtype == torch.float32 and inputs.codes.dtype == torch.int64
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     st.lists(st.floats(allow_nan=True, allow_infinity=True), min_size=1, max_size=8),
     st.lists(st.integers(-(2**40), 2**40), min_size=1, max_size=8),

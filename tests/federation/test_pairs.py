@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from federation.basis import MOST_CELLS, ROW_NORM, Basis, on_scale, pair_problems
@@ -27,7 +27,6 @@ def with_pairs(draw: st.DrawFn) -> tuple[FeatureContract, tuple[tuple[str, str],
     return contract, tuple(draw(st.lists(st.sampled_from(fitting), max_size=4, unique=True)) if fitting else ())
 
 
-@settings(deadline=None)
 @given(with_pairs(), st.integers(0, 2**32 - 1))
 def test_contributions_add_up_to_the_logit_by_term_and_by_column(
     drawn: tuple[FeatureContract, tuple[tuple[str, str], ...]], seed: int
@@ -46,7 +45,6 @@ def test_contributions_add_up_to_the_logit_by_term_and_by_column(
     np.testing.assert_allclose(shared.sum(axis=1), logits, atol=1e-9)
 
 
-@settings(deadline=None)
 @given(st.integers(0, 2**32 - 1))
 def test_a_surface_is_what_customers_get(seed: int) -> None:
     basis, values = Basis.of_model(BANK, MODEL), customers(BANK, 60, seed)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from federation.answers import AnswerTable, Row
@@ -88,7 +88,6 @@ def test_who_lacks_a_score_is_unscored_and_not_left_over():
     assert names_of(some)[placed(some, [(1, 1, 1)])[0]] == OTHER and len(left_over(some)) == 125 - 8
 
 
-@settings(deadline=None)
 @given(edited)
 def test_edited_rules_place_everybody_once_in_the_first_rule_that_fits(rules):
     found = placed(rules, EVERY)
@@ -98,7 +97,6 @@ def test_edited_rules_place_everybody_once_in_the_first_rule_that_fits(rules):
     assert {problem.partition(":")[0] for problem in problems_of_segments(rules)} == lost
 
 
-@settings(deadline=None)
 @given(edited, st.tuples(four, four, four), st.lists(st.tuples(*[st.integers(0, 7)] * 3), min_size=1, max_size=20))
 def test_a_rule_on_columns_takes_whom_the_rule_on_scores_takes(rules, cuts, customers):
     thresholds = Thresholds(COLUMNS, cuts)
@@ -190,7 +188,6 @@ condition = st.one_of(
 )
 
 
-@settings(deadline=None)
 @given(st.dictionaries(names, st.lists(condition, max_size=4, unique_by=lambda item: item.column), max_size=5))
 def test_rules_come_home_in_a_table_as_they_left(rules):
     sent = tuple(Rule(name=name, where=tuple(where)) for name, where in rules.items())
@@ -209,7 +206,6 @@ def test_a_table_that_holds_no_rules_is_refused():
             rules_from(AnswerTable(name="rules", title="t", unit="u", rows=(row,)))
 
 
-@settings(deadline=None)
 @given(st.tuples(four, four, four))
 def test_thresholds_come_home_in_a_table_as_they_left(cuts):
     thresholds = Thresholds(COLUMNS, cuts)

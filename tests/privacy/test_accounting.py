@@ -223,7 +223,7 @@ def test_agrees_with_a_finer_grid(events: list[PrivacyEvent], monkeypatch: pytes
 
 
 @given(MIXES)
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_a_coarser_grid_dominates(events: list[PrivacyEvent]) -> None:
     fine = composed_distribution(events)
     coarse = distributions._coarsened(fine, 3)
@@ -260,7 +260,7 @@ def test_between_the_optimistic_distribution_and_renyi(sigma: float, rate: float
 
 
 @given(MIXES, st.randoms())
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_order_does_not_matter_and_more_never_costs_less(events: list[PrivacyEvent], random: object) -> None:
     whole = epsilon(events, 1e-6)
     random.shuffle(shuffled := list(events))  # type: ignore[attr-defined]
@@ -286,7 +286,7 @@ def test_nothing_costs_nothing() -> None:
 
 
 @given(st.floats(0.05, 8.0), st.sampled_from([1e-5, 1e-8]), st.sampled_from([0.01, 0.1, 0.4, 1.0]), st.integers(1, 500))
-@settings(max_examples=7, deadline=None)
+@settings(max_examples=7)
 def test_calibrated_noise_is_enough_and_hardly_more(target: float, at: float, rate: float, steps: int) -> None:
     sigma = calibrate_noise(target, at, rate, steps)
     assert epsilon([gaussian(sigma, rate, steps)], at) <= target
@@ -295,7 +295,7 @@ def test_calibrated_noise_is_enough_and_hardly_more(target: float, at: float, ra
 
 
 @given(st.floats(0.05, 10.0), st.sampled_from([1e-5, 1e-7]), st.integers(1, 20))
-@settings(max_examples=7, deadline=None)
+@settings(max_examples=7)
 def test_calibrated_histograms_are_enough_and_hardly_more(target: float, at: float, count: int) -> None:
     sigma = calibrate_histogram(target, at, count)
     assert epsilon([DiscreteGaussianHistogram(sigma=sigma, count=count)], at) <= target
@@ -303,7 +303,7 @@ def test_calibrated_histograms_are_enough_and_hardly_more(target: float, at: flo
 
 
 @given(st.floats(0.05, 10.0), st.sampled_from([1e-5, 1e-7]), st.integers(1, 20))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_calibrated_laplace_counts_are_enough_and_hardly_more(target: float, at: float, count: int) -> None:
     scale = calibrate_laplace(target, at, count)
     assert epsilon([laplace(scale, count)], at) <= target
@@ -312,7 +312,7 @@ def test_calibrated_laplace_counts_are_enough_and_hardly_more(target: float, at:
 
 
 @given(st.floats(0.05, 8.0), st.sampled_from([1e-5, 1e-8]), st.sampled_from([0.01, 0.1, 1.0]), st.integers(1, 500))
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 def test_calibrated_secure_sums_are_enough_and_hardly_more(target: float, at: float, rate: float, steps: int) -> None:
     def sums(sigma: float) -> list[PrivacyEvent]:
         return [SecureSum(sigma=sigma, members=9, sensitivity=900, sampling_rate=rate, steps=steps, dimension=200)]

@@ -118,7 +118,7 @@ def test_without_real_customers_and_other_columns_the_score_is_the_canarys_alone
     assert scores[0] > 0.9 and scores[1] == 0.0 and scores[2] > 0.9
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.integers(1, 30), st.integers(0, 30), st.floats(0, 6), st.floats(0, 0.01), st.integers(0, 30))
 def test_p_value_is_the_theorem_word_for_word(guesses, correct, epsilon, delta, abstained):
     correct, canaries = min(correct, guesses), guesses + abstained
@@ -132,7 +132,7 @@ def test_p_value_is_the_theorem_word_for_word(guesses, correct, epsilon, delta, 
     assert one_run_p_value(canaries, guesses, correct, epsilon, delta) == pytest.approx(min(1.0, expected), abs=1e-9)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 200), st.data())
 def test_bound_grows_with_right_guesses_and_shrinks_with_delta(guesses, data):
     correct = data.draw(st.integers(0, guesses - 1))

@@ -47,7 +47,7 @@ def seen(network, dense, codes, labels, clip):
     return sums
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.integers(0, 10**6),
     st.integers(0, 9),

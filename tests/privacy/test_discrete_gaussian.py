@@ -58,7 +58,7 @@ def test_table_is_within_its_stated_error_of_the_exact_law(sigma: float) -> None
 
 
 @given(st.floats(0.1, 300.0))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_table_is_monotone_symmetric_and_long_enough(sigma: float) -> None:
     table = cumulative_table(sigma)
     assert len(table) == 2 * table_bound(sigma)
@@ -68,7 +68,7 @@ def test_table_is_monotone_symmetric_and_long_enough(sigma: float) -> None:
 
 
 @given(st.sampled_from([0.1, 0.3, 1.0, 7.0]), st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_lookup_counts_the_entries_not_above_the_draw(sigma: float, data: st.DataObject) -> None:
     sampler, table = DiscreteGaussian(sigma), cumulative_table(sigma)
     near = st.sampled_from(table).flatmap(lambda entry: st.integers(max(entry - 2, 0), min(entry + 2, (1 << 128) - 1)))

@@ -56,7 +56,7 @@ def opacus_gradients(network, dense, codes, labels, clip, expected, reduction):
     return {name.removeprefix("_module."): p.grad.clone() for name, p in module.named_parameters()}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 10**6),
     n=st.integers(0, 12),
@@ -119,7 +119,7 @@ def test_noise_is_never_used_twice():
     assert len(seen) > 740  # 750 draws on a grid of 2^-16: a few may meet, a repeated step would not go unseen
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.floats(1e-3, 1e3), st.floats(0.1, 100.0), st.integers(0, 10**6))
 def test_releases_lie_on_the_public_grid(clip, noise, seed):
     network = LinearNetwork(5)

@@ -50,7 +50,7 @@ def gaussian(noise_multiplier: float, sampling_rate: float = 1.0, steps: int = 1
 
 
 @given(MIXES, st.sampled_from(FILTERS), st.sampled_from([1e-5, 1e-6]))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_what_is_enforced_is_never_below_the_composition(
     runs: list[PrivacyEvent], filter_: Filter, delta: float
 ) -> None:

@@ -229,7 +229,7 @@ def test_the_document_names_each_charged_account_once(secret, accounts):
         ReserveData.model_validate_json(json.dumps(tree))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     n_min=st.integers(4, 40),
     c=st.integers(0, 10),

@@ -21,7 +21,7 @@ def leaves(count):
     return [sha256(str(number).encode()).digest() for number in range(count)]
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(st.integers(1, 200), st.data())
 def test_heads_and_proofs_are_those_of_rfc_9162(count, data):
     items = leaves(count)
@@ -38,7 +38,7 @@ def test_heads_and_proofs_are_those_of_rfc_9162(count, data):
         assert verify_consistency(old, count, spool.root(old), spool.root(count), spool.consistency(old, count))
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(st.integers(0, 120), st.integers(0, 80), st.data())
 def test_a_tree_that_is_taken_up_in_the_middle(start, more, data):
     items = leaves(start + more)

@@ -321,7 +321,7 @@ class LedgerMachine(RuleBasedStateMachine):
         assert self.book.state.tree_root() == tree_root(self.book.leaves, self.book.state.size).hex()
 
 
-LedgerMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+LedgerMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40)
 TestLedger = LedgerMachine.TestCase
 
 
@@ -336,7 +336,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(STEPS)
 def test_what_leaves_within_any_thirty_days_on_end_is_within_the_periods_budget(steps):
     book = Book()

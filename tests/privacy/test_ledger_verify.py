@@ -461,7 +461,7 @@ def rearranged(draw, entries):
     return mutant
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(MUTATION)
 def test_no_random_mutation_survives(restored, mutation):
     house = restored()
@@ -486,7 +486,7 @@ def test_totals_that_turned_into_text_are_damage(restored, column):
         house.verify()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.integers(0, 10**6), st.integers(0, 7))
 @example(2463, 0)
 def test_a_damaged_byte_of_the_file_is_an_error_or_a_finding_or_harmless(restored, place, bit):

@@ -19,7 +19,7 @@ def by_hand(dense, labels, weights, clip):
     return total
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 10**6), st.integers(0, 300), st.integers(1, 20), st.floats(1e-3, 20.0), st.booleans())
 def test_sums_equal_one_customer_at_a_time_across_blocks(seed, n, width, clip, small_blocks):
     with pytest.MonkeyPatch.context() as patch:
@@ -67,7 +67,7 @@ def on_grid(values):
     return (np.rint(values * 2.0**20) / 2.0**20).astype(np.float32)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 10**6), st.integers(0, 300), st.integers(1, 20), st.floats(1e-3, 20.0), st.booleans())
 def test_integer_sums_equal_one_customer_at_a_time_but_for_their_grid(seed, n, width, clip, small_blocks):
     with pytest.MonkeyPatch.context() as patch:
@@ -83,7 +83,7 @@ def test_integer_sums_equal_one_customer_at_a_time_but_for_their_grid(seed, n, w
     assert np.abs(found - expected).max() <= clip * (2.0**-22 + 1e-9) * max(1, n)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 10**6), st.integers(1, 200), st.integers(1, 30), st.integers(-19, 19), st.booleans())
 def test_a_customers_part_depends_on_her_own_row_alone(seed, n, width, power, wild):
     """Exactly: in any order and in any company the sum is that of the parts."""

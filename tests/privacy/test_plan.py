@@ -100,7 +100,7 @@ def excess(sigma: float, louder: float) -> float:
 
 
 @given(st.floats(SMOOTH_SIGMA, 200.0), st.floats(1.0, 1.5) | st.floats(1.0, 1.001))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_more_discrete_noise_discloses_no_more_from_four_on(sigma: float, more: float) -> None:
     assert excess(sigma, sigma * more) < 1e-12
 
@@ -112,7 +112,7 @@ def test_and_does_disclose_more_below() -> None:
 
 
 @given(SLOTS, st.floats(1.0, 3.0), st.floats(0.2, 1.0), st.floats(0.1, 1.0), st.floats(0.0, 3.0))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_a_study_that_a_slot_holds_discloses_no_more(
     held: Slot, louder: float, rarer: float, fewer: float, eps: float
 ) -> None:

@@ -46,7 +46,7 @@ def test_a_step_is_the_integral_rounded_up_and_the_worse_direction(sigma: float,
 
 
 @given(st.floats(0.5, 20.0), st.floats(1e-4, 1.0), st.integers(2, 256), st.integers(1, 1000))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_steps_agree_with_the_library(sigma: float, rate: float, order: int, steps: int) -> None:
     theirs = steps * float(_compute_rdp_poisson_subsampled_gaussian(rate, sigma, [order])[0])
     if theirs < 1e4:
@@ -88,7 +88,7 @@ def test_secure_sums_cost_the_gaussian_that_dominates_them() -> None:
 
 
 @given(MIXES, st.sampled_from([1e-5, 1e-6, 1e-7]), st.sampled_from([2, 4, 8, 16, 64]))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_the_enforced_epsilon_of_any_mix_is_at_least_its_composition(
     runs: list[PrivacyEvent], delta: float, order: int
 ) -> None:
@@ -98,7 +98,7 @@ def test_the_enforced_epsilon_of_any_mix_is_at_least_its_composition(
 
 
 @given(st.floats(0.5, 20.0), st.sampled_from([1e-5, 1e-6, 1e-7]), st.integers(2, 256))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_capacity_is_the_largest_integer(eps: float, delta: float, order: int) -> None:
     with mpmath.workdps(70):
         left = mpmath.mpf(delta) - mpmath.mpf(uncovered_budget(delta)) / 10**15

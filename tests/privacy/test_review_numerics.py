@@ -48,7 +48,7 @@ def mlp(hidden=(32, 16), spread=0.3, seed=0):
     return network
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 10**6), st.floats(-6, 6), st.floats(-3, 6))
 def test_nobody_passes_the_clip_at_any_clip_and_weights_that_are_let_in(seed, clip_power, spread_power):
     clip, network = 10.0**clip_power, mlp((6, 5, 4, 3), 10.0**spread_power, seed)

@@ -148,7 +148,7 @@ def test_a_customer_of_two_institutions_is_a_group():
 
 
 @given(st.floats(0.05, 8.0), st.sampled_from([1e-5, 1e-8]), st.sampled_from([(0.01, 400), (0.3, 32), (1.0, 1)]))
-@settings(max_examples=8, deadline=None, phases=[Phase.explicit, Phase.generate])
+@settings(max_examples=8, phases=[Phase.explicit, Phase.generate])
 def test_the_sensitivity_found_is_affordable_and_hardly_more_would_be(target, at, run):
     found = calibrate_sensitivity(target, at, *run, sigma=16_384.0, dimension=200, members=4)
     assert epsilon([sums(16_384.0, found, *run, dimension=200, members=4)], at) <= target
@@ -232,7 +232,7 @@ def test_alone_is_finite_and_above_what_the_sums_tell_where_no_distribution_desc
 
 
 @given(st.integers(2, 40), st.floats(100.0, 5000.0))
-@settings(max_examples=10, deadline=None, phases=[Phase.explicit, Phase.generate])
+@settings(max_examples=10, phases=[Phase.explicit, Phase.generate])
 def test_alone_is_never_below_the_noise_of_all(members, sensitivity):
     event = sums(16_384.0, sensitivity, 1.0, 1, members=members)
     assert epsilon_alone(event, 1e-6) >= epsilon([event], 1e-6) * (1.0 - 1e-9)

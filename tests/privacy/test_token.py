@@ -45,7 +45,7 @@ def enforced(m: int, e: int, eps: float) -> float:
 
 
 @given(RUNS, st.floats(0.0, 6.0), st.sampled_from([1e-7, 1e-9, 1e-10]))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_the_token_dominates_its_run_at_every_epsilon(run: PrivacyEvent, eps: float, delta0: float) -> None:
     token = price([run], delta0)
     distribution = composed_distribution([run])
@@ -94,7 +94,7 @@ def test_a_gaussian_costs_its_own_mu(sigma: float, steps: int) -> None:
 
 
 @given(MIXES, st.sampled_from([1e-5, 1e-6, 1e-7]), st.floats(0.5, 30.0))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_the_enforced_epsilon_of_any_mix_is_at_least_its_composition(
     runs: list[PrivacyEvent], delta: float, budget: float
 ) -> None:
@@ -149,7 +149,7 @@ def test_smallest_mu_by_hand() -> None:
 
 
 @given(st.floats(0.01, 20.0), st.sampled_from([1e-5, 1e-6, 1e-7]))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_capacity_is_the_largest_integer(eps: float, delta: float) -> None:
     budget = delta_budget(delta)
     most = capacity(eps, delta, budget)
@@ -171,7 +171,7 @@ def test_capacity_without_disclosure_is_the_analytic_gaussian() -> None:
 
 
 @given(st.integers(1, 10**9), st.integers(0, 10**8), st.sampled_from([1e-5, 1e-6]))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_token_epsilon_is_rounded_up(m: int, e: int, delta: float) -> None:
     shown = token_epsilon(m, e, delta)
     assert enforced(m, e, shown) <= delta * (1 + 1e-9)
@@ -194,7 +194,7 @@ BOUNDS = st.builds(
 
 
 @given(st.lists(BOUNDS, min_size=1, max_size=3), st.lists(st.integers(0, 10**9), min_size=1, max_size=40))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_shares_of_delta_last_as_long_as_the_rest(bounds: list[Bound], sizes: list[int]) -> None:
     shares = [disclosure_share(size, bounds) for size in sizes]
     assert min(shares) >= MIN_FEMTO
@@ -217,7 +217,7 @@ def test_a_share_has_two_digits_and_grows_with_the_run() -> None:
 
 
 @given(RUNS, st.sampled_from([0.5, 3.0]), st.sampled_from([1e-5, 1e-7]))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_a_run_takes_as_much_of_delta_as_of_the_rest(run: PrivacyEvent, eps: float, delta: float) -> None:
     bound = token_bound(eps, delta)
     cost = token_price([run], [bound])

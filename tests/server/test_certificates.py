@@ -188,7 +188,7 @@ def test_an_authority_whose_files_do_not_belong_together(tmp_path):
         load_authority(tmp_path / "a.key", tmp_path / "b.pem", allow_plain=True)
 
 
-@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(secret=st.binary(min_size=32, max_size=32))
 def test_every_secret_gives_a_key_of_the_curve(tmp_path, secret):
     path = tmp_path / "ca.key"

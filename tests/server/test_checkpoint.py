@@ -28,7 +28,7 @@ def progress() -> Progress:
     )
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     value=hnp.arrays(
         np.float64, hnp.array_shapes(max_dims=2, max_side=5), elements=st.floats(allow_nan=False, allow_infinity=False)

@@ -25,7 +25,7 @@ def test_edges_fit_the_request_and_are_always_the_same(model: Model, bins: int) 
     EvaluateRequest(study="0" * 64, edges=edges, payload="0" * 64)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(scale=st.floats(0.0, 1e6), bias=st.floats(-1e6, 1e6))
 def test_edges_increase_for_every_model(scale: float, bias: float) -> None:
     weights = weights_of(build(LogisticModel(kind="logistic"), contract()))

@@ -105,7 +105,7 @@ def test_next_to_no_positives_is_uninformative(counts: np.ndarray, sigma: float)
     assert metrics.auc.value is None and metrics.ks.noise is None and metrics.lift.population is None
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     counts=hnp.arrays(np.int64, (2, 8), elements=st.integers(-(10**6), 10**6)),
     sigma=st.sampled_from([0.0, 0.5, 20.0, 5000.0]),
@@ -118,7 +118,7 @@ def test_any_histogram_gives_figures_inside_their_ranges(counts: np.ndarray, sig
     metrics.canonical()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     part=st.integers(0, 500),
     rest=st.integers(0, 500),

@@ -20,7 +20,6 @@ from tests.server.fakes import ROUNDS, FakeFederation, draft, short
 from tests.server.study_events import EVENTS, START, Ticking, whole, write
 
 
-@settings(deadline=None)
 @given(EVENTS, st.datetimes(timezones=st.just(UTC)))
 def test_any_event_comes_back_as_it_was(event: Event, moment: datetime) -> None:
     moment = moment.replace(microsecond=moment.microsecond // 1000 * 1000)
@@ -32,7 +31,7 @@ def test_any_event_comes_back_as_it_was(event: Event, moment: datetime) -> None:
     assert known["ts"].endswith("Z") and known["event"] == type(event).__name__
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(EVENTS, min_size=1, max_size=4), st.data())
 def test_a_torn_line_is_passed_over_and_taken_off(events: list[Event], data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -99,7 +99,7 @@ def test_they_are_served_on_this_machine_alone() -> None:
     assert 'consilience_studies{state="signed"} 1.0' in text and "process_resident_memory_bytes" in text
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(EVENTS, max_size=8))
 def test_every_event_can_be_taken(events: list[Event]) -> None:
     metrics = StudyMetrics()

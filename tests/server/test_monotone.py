@@ -34,7 +34,7 @@ def drawn(seed: int, size: float, basis: Basis = BASIS) -> dict[str, NDArray[np.
     return {WEIGHT: weights[None, :], BIAS: np.array([0.3], dtype=np.float32)}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 2**32 - 1), st.floats(1e-6, 30.0))
 def test_published_curves_are_monotone_to_the_last_bit_and_others_are_untouched(seed: int, size: float) -> None:
     before = drawn(seed, size)
@@ -54,7 +54,7 @@ def test_published_curves_are_monotone_to_the_last_bit_and_others_are_untouched(
     np.testing.assert_array_equal(again[WEIGHT], after[WEIGHT])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 2**32 - 1))
 def test_no_monotone_curve_is_nearer_and_every_one_comes_nearer(seed: int) -> None:
     """What makes it a projection onto a convex set: distances to all of the set's points shrink."""

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -20,7 +20,6 @@ from server.optimizer import (
 VALUES = hnp.arrays(np.float32, (3, 2), elements=st.floats(-100, 100, width=32))
 
 
-@settings(deadline=None)
 @given(first=VALUES, second=VALUES, weight=st.floats(0.1, 10.0))
 def test_the_mean_gradient_weighs_by_public_numbers_only(first: np.ndarray, second: np.ndarray, weight: float) -> None:
     found = mean_gradient(

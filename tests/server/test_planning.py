@@ -80,7 +80,7 @@ def test_all_problems_come_at_once() -> None:
     assert all(word in caught.value.cause for word in ("min_partners", "holdout", "pins no contract", "5 problems"[2:]))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     sizes=st.dictionaries(st.sampled_from(["a", "b", "c", "d"]), st.integers(1, 10**6), min_size=1),
     mode=st.sampled_from(["fedsgd", "fedavg"]),

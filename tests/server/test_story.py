@@ -1,6 +1,6 @@
 from datetime import timedelta
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from server.events import Event, GrantsReceived, LeftOut, Resumed, RosterSettled, RoundStarted, StudySigned
@@ -93,7 +93,6 @@ def test_declining_shows() -> None:
     assert [item.declined for item in story.members()] == [False, True, True, False]
 
 
-@settings(deadline=None)
 @given(st.lists(EVENTS, max_size=12))
 def test_no_order_of_events_breaks_it(events: list[Event]) -> None:
     story = story_of(events)

@@ -81,7 +81,7 @@ def test_the_random_draw_adds_what_the_second_moment_says() -> None:
     np.testing.assert_allclose(as_draw, as_noise, rtol=1e-9)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 2**32 - 1), st.floats(2.0, 200.0), st.floats(0.02, 0.98))
 def test_without_curvature_no_direction_is_quieter(seed: int, sigma: float, rate: float) -> None:
     """The bound that the module speaks of: for every stable step the response is greatest where the loss is flat."""

@@ -4,7 +4,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -151,7 +151,6 @@ def test_what_did_not_go_well_is_plain() -> None:
     assert words(GrantsReceived((), (), MEMBERS)) == "granted: by nobody; not granted: east, north, south"
 
 
-@settings(deadline=None)
 @given(st.lists(EVENTS, max_size=6))
 def test_every_event_can_be_shown(events: list[Event]) -> None:
     for event in events:

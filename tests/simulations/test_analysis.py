@@ -16,7 +16,7 @@ def outcomes(seed: int, n: int = 400) -> tuple[np.ndarray, np.ndarray]:
     return (draw.random(n) < analysis.probability(score)).astype(np.float64), score
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 10**6))
 def test_curves_are_consistent_with_the_figures(seed: int) -> None:
     labels, score = outcomes(seed)

@@ -130,7 +130,7 @@ def test_figures_are_the_same_for_the_same_values() -> None:
     assert figures.gains(study) != figures.gains(replace(study, sites=study.sites[:3]))
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(value=st.floats(0.0, 1.0), spent=st.floats(0.0, 9.0))
 def test_figures_take_any_values(value: float, spent: float) -> None:
     study: StudyResult = study_result("propensity", "t", BANKS[:2])

@@ -111,7 +111,7 @@ def tables(draw: st.DrawFn) -> AnswerTable:
     return table(rows, unit=unit)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(tables())
 def test_no_key_of_any_table_is_lost_and_everything_is_escaped(item: AnswerTable) -> None:
     answer = Answer(id="q", kind="something_new", title="New & <b>bold</b>", tables=(item,), notes=("a < b",))
@@ -126,7 +126,7 @@ def test_no_key_of_any_table_is_lost_and_everything_is_escaped(item: AnswerTable
     assert shown.headline and all(shown.headline)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(tables())
 def test_pictures_stay_within_their_frame_and_draw_every_interval(item: AnswerTable) -> None:
     drawn = str(bars(item.rows, item.unit, {}, WORDS))

@@ -23,7 +23,7 @@ SHARE_SETS = st.lists(st.floats(0.02, 0.45), min_size=1, max_size=4).filter(lamb
     st.floats(0, 0.6),
     st.text(st.characters(min_codepoint=32, max_codepoint=126), min_size=1, max_size=20),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_everybody_once_and_as_many_as_the_shares_say(n, listed, parts, random_share, seed):
     people = candidates(n, min(listed, n))
     shares = {f"arm{number}": part for number, part in enumerate(parts)}
@@ -50,7 +50,7 @@ def test_everybody_once_and_as_many_as_the_shares_say(n, listed, parts, random_s
 
 
 @given(st.lists(st.integers(1, 60), max_size=30), SHARE_SETS, st.integers(0, 2**32))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_rounding_gives_every_stratum_and_every_group_its_share_up_to_one(sizes, shares, seed):
     parts = [round(share * WHOLE) for share in shares]
     parts.append(WHOLE - sum(parts))

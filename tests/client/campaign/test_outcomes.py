@@ -180,7 +180,7 @@ def test_files_that_cannot_be_read(tmp_path, node):
 
 
 @given(st.binary(max_size=200))
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_whatever_a_file_holds_nothing_but_a_refusal_comes_of_it(tmp_path, node, content):
     path = tmp_path / "any.csv"
     path.write_bytes(b"customer,conversion\n" + content)
@@ -202,7 +202,7 @@ def test_whatever_a_file_holds_nothing_but_a_refusal_comes_of_it(tmp_path, node,
         max_size=25,
     )
 )
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_the_same_as_row_by_row(tmp_path, node, rows):
     """The whole reading against a loop that takes one row after the other."""
     path = tmp_path / "rows.csv"

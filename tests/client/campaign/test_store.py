@@ -87,7 +87,7 @@ def test_a_record_that_is_none(tmp_path):
 
 
 @given(st.sets(st.integers(0, 39), max_size=12))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_whoever_withdrew_is_taken_out_of_every_file_and_the_others_stay(tmp_path_factory, numbers):
     folder = tmp_path_factory.mktemp("campaigns")
     closed = with_outcomes(drawn(40, 30), {"mail": 0.4}, base=0.4)

@@ -238,7 +238,7 @@ def slow_curve(people: list[tuple[int, bool, bool, float]], total: float) -> lis
         max_size=12,
     )
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_curve_person_by_person(found):
     made, people = [], []
     for (decile, _), (n, m, most, least, population) in found.items():

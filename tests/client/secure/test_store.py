@@ -43,7 +43,7 @@ def ready(number: int, d: int, w: int = 32) -> ReadyState:
     return ReadyState(offer=offer, me="alder", nonce="e" * 64, b="f" * 64)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     number=st.integers(1, 10**6),
     values=st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=40),
@@ -60,7 +60,7 @@ def test_a_sum_is_read_back_as_it_was_written(tmp_path_factory, number, values, 
     assert secrets.numbers(RID) == (number,) and secrets.numbers(SECOND) == ()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(place=st.integers(0, 10**6), bit=st.integers(0, 7))
 def test_no_changed_bit_is_read(tmp_path_factory, place, bit):
     folder = tmp_path_factory.mktemp("secure")

@@ -6,7 +6,7 @@ import threading
 import httpx
 import pytest
 from flwr.app import Message, RecordDict
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from client.service import answering
@@ -235,7 +235,6 @@ def test_an_idle_vault_is_tidied(work):
     assert vault.tidied == 3
 
 
-@settings(deadline=None)
 @given(st.floats(0, 1e6), st.floats(0.01, 3.0))
 def test_the_pause_grows_with_the_time_since_the_last_request(idle, poll):
     moment = [0.0]

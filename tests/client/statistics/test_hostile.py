@@ -161,7 +161,7 @@ def hostile(draw):  # type: ignore[no-untyped-def]
     return [Cells(axes=axes, terms=terms), centres]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(hostile(), st.one_of(number, st.floats()))
 def test_no_measure_shows_more_of_a_customer_than_its_sensitivity(items, age) -> None:  # type: ignore[no-untyped-def]
     """Whatever her record says, infinities included; and without a warning of the arithmetic, which would stand for no number."""
@@ -171,7 +171,7 @@ def test_no_measure_shows_more_of_a_customer_than_its_sensitivity(items, age) ->
     assert sum(value * value for value in (after - before).tolist()) <= sensitivity(items) ** 2
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(hostile(), st.integers(0, 1000))
 def test_what_she_adds_is_the_same_bit_for_bit_whoever_is_counted_beside_her(items, seed) -> None:  # type: ignore[no-untyped-def]
     generator = np.random.default_rng(seed)

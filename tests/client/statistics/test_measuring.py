@@ -131,7 +131,7 @@ def measures(draw):  # type: ignore[no-untyped-def]
     return [Cells(axes=tuple(axes), terms=tuple(terms)), centres]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(measures(), one)
 def test_one_customer_more_changes_the_vector_by_the_sensitivity_at_most(items, row) -> None:  # type: ignore[no-untyped-def]
     before = measure_all(items, people(ROWS), CONTRACT)
@@ -141,7 +141,7 @@ def test_one_customer_more_changes_the_vector_by_the_sensitivity_at_most(items, 
     assert sum(value * value for value in moved) <= sensitivity(items) ** 2  # exact integers
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(measures(), st.integers(0, 1000))
 def test_what_a_customer_adds_depends_on_nobody_else(items, seed) -> None:  # type: ignore[no-untyped-def]
     generator = np.random.default_rng(seed)

@@ -50,7 +50,7 @@ def test_the_law_is_within_its_stated_error_of_the_exact_one(scale):
 
 
 @given(st.floats(0.05, 1e5))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_tables_are_short_rising_and_reach_far_enough(scale):
     step, quotients, remainders = tables(scale)
     for table in (quotients, remainders):

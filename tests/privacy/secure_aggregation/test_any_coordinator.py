@@ -161,7 +161,7 @@ class AnyCoordinator(RuleBasedStateMachine):
 
 
 TestAnyCoordinator = AnyCoordinator.TestCase
-TestAnyCoordinator.settings = settings(deadline=None, max_examples=20, stateful_step_count=12)
+TestAnyCoordinator.settings = settings(max_examples=20, stateful_step_count=12)
 
 
 def test_the_rules_reach_opened_sums():

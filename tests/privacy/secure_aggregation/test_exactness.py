@@ -11,7 +11,7 @@ from privacy.secure_aggregation.masking import from_bytes, from_words, mask, to_
 from tests.privacy.secure_aggregation.federation import Coordinator, federation, vectors_of
 from tests.privacy.secure_aggregation.reference import plain_sum
 
-SLOW = settings(deadline=None, max_examples=15)
+SLOW = settings(max_examples=15)
 
 
 @st.composite
@@ -48,13 +48,13 @@ def test_the_sum_of_the_survivors(case, d, w, seed):
 
 
 @given(sums(30, 15), st.integers(1, 70_000), st.sampled_from([32, 64]))
-@settings(deadline=None, max_examples=2)
+@settings(max_examples=2)
 def test_the_sum_of_many(case, d, w):
     run(case, d, w, 0)
 
 
 @given(sums(50, 31), st.integers(1, 12), st.sampled_from([32, 64]), st.integers(0, 2**32))
-@settings(deadline=None, max_examples=4)
+@settings(max_examples=4)
 def test_the_sum_of_as_many_as_there_may_be(case, d, w, seed):
     run(case, d, w, seed)
 

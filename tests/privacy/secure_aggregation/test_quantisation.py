@@ -90,7 +90,7 @@ def test_scale_and_sensitivity_are_inverse(sensitivity, clip, weight, dimension)
     st.floats(1.0, 1e18),
     st.integers(0, 10**6),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_integers_are_the_rounded_clamped_values(values, scale, x_max, shift):
     vector = np.array(values)
     found = noiseless(vector, scale, x_max)

@@ -33,7 +33,7 @@ HEX = "ab" * 32
 SIGNATURE = "cd" * 64
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.too_slow])
 @given(
     members=st.integers(4, 6),
     drops=st.dictionaries(st.sampled_from(sorted(SIX)), st.sampled_from(CALLS), max_size=3),
@@ -86,7 +86,7 @@ def test_what_is_one_members_own_does_not_make_another_offer() -> None:
         common_digest({"a": request, "b": request.model_copy(update={"round": 2})})
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     total=st.sampled_from([np.uint32, np.uint64]).flatmap(
         lambda kind: hnp.arrays(kind, st.integers(1, 50), elements=hnp.from_dtype(np.dtype(kind)))

@@ -121,7 +121,7 @@ def _told(measures: Sequence[Cells | Centres], contract: FeatureContract, seed: 
     return [Sum(item, generator.normal(size / 4, size, shape_of(item, contract)), 1000.0) for item in measures]
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(st.data(), st.floats(1, 1e7), st.integers(0, 10_000), st.floats(0, 1e7))
 def test_measures_stay_within_any_budget_and_any_sums_get_an_answer(
     data: st.DataObject, budget: float, seed: int, size: float
@@ -153,7 +153,7 @@ def test_measures_stay_within_any_budget_and_any_sums_get_an_answer(
                 assert row.low <= row.value <= row.high
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.data(), st.floats(0.5, 500))
 def test_what_is_needed_is_expected_to_be_enough(data: st.DataObject, within: float) -> None:
     contract = data.draw(contracts())

@@ -123,7 +123,7 @@ rounds_of = st.builds(
 )
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(rounds_of, st.floats(4.0, 1e7), st.sampled_from([0.0, 1.0, 1e3, 1e6]), st.integers(0, 2**32 - 1))
 def test_every_round_stays_within_its_budget_and_answers_whatever_it_is_told(asked, budget, sd, seed):
     generator = np.random.default_rng(seed)

@@ -41,7 +41,7 @@ def test_non_negative_is_the_nearest() -> None:
     assert np.allclose(found, nearest.x, atol=1e-4)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(TABLES)
 def test_a_table_keeps_its_margins(values: np.ndarray) -> None:
     found = table(values)

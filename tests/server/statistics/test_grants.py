@@ -121,7 +121,7 @@ def test_a_grant_signed_by_another_is_not_accepted():
     assert isinstance(found, Failure) and found.code == "CSL-S207"
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(target=st.sampled_from([0.05, 0.3, 1.0, 3.0]), terms=st.sampled_from(TERMS))
 def test_what_is_foreseen_costs_what_was_asked_for_and_hardly_less(target, terms):
     asked = spec(**terms | {"epsilon": target})

@@ -197,7 +197,7 @@ def test_what_was_foreseen_is_what_the_noise_does() -> None:
     assert np.std([item.theta for item in found], axis=0) / said == pytest.approx(np.ones(4), abs=0.34)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(budget=st.floats(200.0, 1e6))
 def test_the_budget_is_kept(budget: float) -> None:
     measures = asker(sd=0.0).ask(1, budget)

@@ -63,7 +63,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say(name: str, kind: str) -> 
     assert max(abs(share - 0.95) for share in found.values()) <= tolerance(draws, 3)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.floats(-1e6, 1e6), st.floats(0.1, 1e6), st.floats(200, 1e5))
 def test_the_split_of_a_sum_is_the_best(low: float, width: float, budget: float) -> None:
     asker = SumAsker(Sum(id="q", kind="sum", of="income", clip=Bounds(low=low, high=low + width)), setting(sd=1.0))

@@ -77,7 +77,7 @@ def drafts(draw: st.DrawFn) -> StatisticsDraft:
     return draft(*queries)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(asked=drafts(), granted=st.floats(100.0, 1e5))
 def test_a_round_never_asks_for_more_than_was_granted(asked, granted):
     plan = Schedule(asked, setting(asked))
@@ -93,7 +93,7 @@ def test_a_round_never_asks_for_more_than_was_granted(asked, granted):
         assert math.fsum(value * value for value in budgets.values()) >= granted * granted * (1 - 1e-6) * bool(budgets)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(asked=drafts())
 def test_every_query_has_all_its_rounds_once_one_after_another(asked):
     plan = Schedule(asked, setting(asked))
@@ -110,7 +110,7 @@ def test_every_query_has_all_its_rounds_once_one_after_another(asked):
         assert list(numbers) == list(range(numbers[0], numbers[0] + asker.rounds))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(asked=drafts(), granted=st.floats(1000.0, 1e5))
 def test_a_restart_finds_the_same_schedule(asked, granted):
     first, second = (Schedule(asked, setting(asked)) for _ in range(2))
@@ -126,7 +126,7 @@ def test_a_restart_finds_the_same_schedule(asked, granted):
             assert budgets == second.budgets(number, granted) == first.budgets(number, granted)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(kinds=st.lists(st.sampled_from(SINGLE), min_size=1, max_size=8), granted=st.floats(2000.0, 1e5))
 def test_what_is_asked_for_in_the_first_round_stays_within_its_budget(kinds, granted):
     """The measures themselves, as a vault adds them up: together no customer changes them by more than was granted."""

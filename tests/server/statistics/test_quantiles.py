@@ -99,7 +99,7 @@ def test_bins_are_even_between_knots() -> None:
 NOISY = arrays.arrays(np.float64, 16, elements=st.floats(-100, 1000))
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(NOISY, st.floats(0.01, 0.99), st.floats(0, 100))
 def test_the_inverse_stays_within_the_bounds(bins: np.ndarray, level: float, sd: float) -> None:
     span = invert(bins, np.full(17, sd), level, 1.96)

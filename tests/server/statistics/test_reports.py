@@ -90,7 +90,7 @@ def test_a_signature_is_for_one_report_only(book):
         book.load(NAME)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 @given(data=st.data())
 def test_no_changed_byte_goes_unnoticed(book, data):
     path = book.publish(report(), KEY).path

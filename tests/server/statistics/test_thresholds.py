@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from federation.contract import NumericColumn
@@ -43,7 +43,6 @@ def test_less_noise_pays_for_more_cells():
     assert error(cells_for(n, sd)) <= 1.001 * min(error(cells) for cells in range(16, 257))
 
 
-@settings(deadline=None)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([SHARE, DAYS]), st.floats(0.0, 1000.0))
 def test_thresholds_rise_within_the_bounds_and_their_intervals_whatever_the_counts(seed, column, sd):
     generator = np.random.default_rng(seed)

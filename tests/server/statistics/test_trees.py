@@ -122,7 +122,7 @@ def test_at_epsilon_one_a_tree_ranks_nearly_as_well_as_without_noise():
     assert found[0.0] > 0.75 and found[SD] > found[0.0] - 0.02
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 4), st.sampled_from([0.0, 30.0, 3e4]), st.floats(3.0, 1e6))
 def test_every_customer_is_in_the_leaf_that_the_words_say_and_budgets_are_kept(seed, depth, sd, budget):
     generator = np.random.default_rng(seed)

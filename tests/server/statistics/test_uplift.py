@@ -37,7 +37,7 @@ def _holds(span: Span, truth: float) -> bool:
     return span.low <= truth <= span.high
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=4), st.floats(0.1, 100), st.integers(0, 1000))
 def test_all_splits_add_up_to_the_arms(parts: list[int], sd: float, seed: int) -> None:
     generator = np.random.default_rng(seed)

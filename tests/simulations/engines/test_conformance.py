@@ -104,7 +104,7 @@ def test_customers_with_missing_numbers_count_for_nothing():
                 same(session.releases(work), expected)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     kind=st.sampled_from(["logistic", "mlp"]),
     sizes=st.lists(st.integers(1, 12), min_size=1, max_size=4),

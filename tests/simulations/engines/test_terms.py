@@ -99,7 +99,7 @@ def test_a_shared_study_has_the_noise_and_the_clips_of_the_product():
     assert ours.clip == pytest.approx(theirs.pooled.tuning.clips, rel=0.02)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     epsilons=st.lists(st.sampled_from([0.3, 0.5, 1.0, 2.0, 4.0, 8.0]), min_size=1, max_size=4),
     colluders=st.integers(0, 3),

@@ -193,7 +193,7 @@ def test_whole_trainings_are_those_of_single_institutions(model):
     assert width == len(ours)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     sizes=st.lists(st.integers(0, 40), min_size=1, max_size=9),
     rate=st.sampled_from([0.02, 0.3, 0.9, 1.0]),
@@ -357,7 +357,7 @@ def test_normals_are_normal():
     steps=st.integers(1, 4),
     most=st.sampled_from([1, 300, 10**6]),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_regions_and_groups_part_the_institutions_and_draw_alike(sizes, data, rate, steps, most):
     offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
     present = np.flatnonzero(data.draw(st.lists(st.booleans(), min_size=len(sizes), max_size=len(sizes))))

@@ -26,7 +26,7 @@ def sides(found: Institutions, person: np.ndarray, held: list[np.ndarray]) -> tu
     return np.unique(training), np.unique(np.concatenate([person[rows[flags]] for rows, flags in pairs]))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     overlap=st.sampled_from([0.0, 0.2, 0.6, 1.0]),
     heldout=st.floats(0.05, 0.8),

@@ -51,7 +51,7 @@ def refused(some: Customers, partners: Partners) -> DocumentError:
     return caught.value
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     kind=st.sampled_from(sorted(MADE)),
     alpha=st.sampled_from([1e-9, 0.05, 0.5, 5.0, 1e6]),

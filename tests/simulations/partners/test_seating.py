@@ -55,7 +55,7 @@ def test_rows_are_the_institutions_own_encoding(model: Model, lacking: Lacking |
             assert found.codes.dtype == torch.int64 and found.dense.is_contiguous()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     heldout=st.floats(0.05, 0.8),
     heldout_by=st.sampled_from(["random", "time"]),

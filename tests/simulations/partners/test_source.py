@@ -296,7 +296,7 @@ def test_files_that_are_not_there_or_are_something_else_are_named(tmp_path: Path
     assert refused(data.model_copy(update={"time": "whn"})).cause.endswith("whn (nearest: when).")
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     rows=st.lists(
         st.tuples(

@@ -46,7 +46,7 @@ def test_the_fit_rises_and_is_the_closest_that_does(values: list[float], data: s
     assert weights @ (found - given_) ** 2 <= weights @ (other - given_) ** 2 + 1e-9
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.floats(0.001, 0.02), st.floats(0.001, 0.02), st.integers(0, 1000))
 def test_a_harder_target_never_costs_less(first: float, second: float, seed: int) -> None:
     runs = margins(np.random.default_rng(seed), 4, 0.004, 0.5)

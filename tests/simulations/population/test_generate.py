@@ -115,7 +115,7 @@ def test_institutions_differ_as_much_as_asked() -> None:
     assert all(item.lacks for item in uneven.institutions)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.floats(0.02, 0.6), st.floats(0.02, 0.6), st.floats(0.02, 0.5), st.floats(-0.02, 0.3), st.integers(0, 1 << 40))
 def test_base_rates_are_those_asked_for(churn, subscribed, response, uplift, seed) -> None:
     parameters = PopulationParameters(

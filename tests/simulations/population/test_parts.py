@@ -74,7 +74,7 @@ def enrolled(parameters: PopulationParameters, seed: int) -> tuple[Membership, i
     return enrol(people, traits, region, banks, parameters, rng(seed + 4)), len(people)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.integers(1, 12),
     st.integers(0, 6),

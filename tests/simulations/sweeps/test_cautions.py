@@ -1,11 +1,14 @@
+import io
 import math
 from collections.abc import Callable
 
 import pytest
+from rich.console import Console
 
 from simulations.engines.simulation import Simulation
 from simulations.sweeps import plots
 from simulations.sweeps.cautions import MOST, cautions
+from simulations.sweeps.compare_command import show
 from simulations.sweeps.comparing import frontier
 from simulations.sweeps.document import cells
 from simulations.sweeps.metrics import metric_of
@@ -80,6 +83,21 @@ def test_rounds_that_failed_are_told_by_setting_in_sentences_pictures_and_the_pa
     page = render(summarise(found, AUC))
     assert "in 2 of 5 finished runs rounds failed" in page and "5 †" in page
     assert "†" not in render(summarise(results(quiet), AUC))
+
+
+def test_the_table_of_dropouts_marks_what_runs_with_failed_rounds_are_in() -> None:
+    def tiring(simulation: Simulation, seed: int) -> tuple[dict[str, float], tuple[str, ...]]:
+        return {"rounds_failed": 3.0 if simulation.faults.dropout and seed == 2 else 0.0}, ()
+
+    found = summarise(results(tiring, over={"faults.dropout": [0.0, 0.4]}), AUC)
+    sink = io.StringIO()
+    show(found, Console(file=sink, width=120, highlight=False))
+    text = sink.getvalue()
+    shares = [line for line in text[text.index("Dropouts:") :].splitlines() if "%" in line]
+    assert ["†" in line for line in shares] == [False, True]
+    assert "† rounds failed in some of these runs." in text
+    page = render(found)
+    assert "5 †" in page[page.index("What dropouts cost") :]
 
 
 def test_a_run_without_a_model_is_no_figure() -> None:

@@ -10,23 +10,21 @@ from hypothesis import strategies as st
 from federation.errors import DocumentError, IntegrityError, StorageError
 from simulations.engines.simulation import Simulation
 from simulations.sweeps.comparing import (
-    Gains,
     cost_of_dropouts,
     frontier,
-    gain_by_institution,
     middle,
     pooled_private,
     side_by_side,
 )
 from simulations.sweeps.document import cells
 from simulations.sweeps.estimates import Estimate, difference, mean
+from simulations.sweeps.gains import gain_by_institution
 from simulations.sweeps.matching import between
 from simulations.sweeps.metrics import metric_of
 from simulations.sweeps.reading import Row, gather, read
 from simulations.sweeps.running import run_sweep
 from simulations.sweeps.store import Store
 from simulations.sweeps.summary import check_metric, plain, summarise
-from simulations.sweeps.wording import counted
 from tests.simulations.sweeps import made
 
 AUC, LOSS = metric_of("auc"), metric_of("log_loss")
@@ -192,47 +190,6 @@ def test_settings_that_differ_little_are_told_apart() -> None:
     assert len({line.title for line in frontier(results, AUC)}) == 2
 
 
-def gains(metric: str = "auc") -> Gains:
-    results = made.results(made.sweep({"privacy.epsilon": GRID}, seeds=8))
-    point = middle(frontier(results, AUC))[0]
-    assert point.epsilon == 1.0
-    return gain_by_institution(results, metric_of(metric), point.group)
-
-
-def test_gains_and_losses_are_found_as_they_were_made() -> None:
-    found = gains()
-    assert len(found.rows) == made.INSTITUTIONS
-    by_name = {row.name: row for row in found.rows}
-    for place in range(made.INSTITUTIONS):
-        row = by_name[f"house_{place:02d}"]
-        assert row.gain.value == pytest.approx(0.09 - 0.012 * place, abs=0.02)
-        assert row.gain.value == pytest.approx(row.federated.value - row.alone.value)
-    assert by_name["house_00"].gain.certain == 1
-    assert by_name["house_11"].gain.certain == -1
-    more, less, open_ = found.counted()
-    assert more + less + open_ == made.INSTITUTIONS and less >= 1
-    ordered = [row.gain.value for row in found.rows]
-    assert ordered == sorted(ordered, reverse=True)
-
-
-def test_an_institution_without_a_figure_stays_in_the_table() -> None:
-    results = made.results(made.sweep({"privacy.epsilon": [1.0]}))
-    rows = results.institutions
-    rows.loc[rows["name"] == "house_05", "auc"] = math.nan
-    found = gain_by_institution(results, AUC, frontier(results, AUC)[0].points[0].group)
-    last = found.rows[-1]
-    assert (last.name, last.gain.have, last.gain.of) == ("house_05", 0, 5)
-
-
-def test_less_log_loss_is_a_gain() -> None:
-    results = made.results(made.sweep({"privacy.epsilon": [1.0]}))
-    results.institutions["log_loss"] = 1.0 - results.institutions["auc"]
-    group = frontier(results, AUC)[0].points[0].group
-    turned, plainly = (gain_by_institution(results, metric, group) for metric in (LOSS, AUC))
-    assert [row.name for row in turned.rows] == [row.name for row in plainly.rows]
-    assert turned.rows[0].gain.value == pytest.approx(plainly.rows[0].gain.value)
-
-
 def test_dropouts_cost_what_was_made_to_cost() -> None:
     results = made.results(made.sweep({"faults.dropout": [0.0, 0.2, 0.4], "privacy.epsilon": [1.0, 3.0]}))
     found = cost_of_dropouts(results, AUC)
@@ -264,18 +221,6 @@ def test_what_one_trusted_party_reaches_is_named_by_its_ground() -> None:
     assert "5" in titles[0] and "8" in titles[1]
 
 
-def test_who_was_not_judged_is_not_counted_as_undecided() -> None:
-    found = gains()
-    blank = Estimate(math.nan, math.nan, math.nan, 0, 5)
-    half = replace(
-        found, rows=tuple(replace(row, gain=blank) if place % 2 else row for place, row in enumerate(found.rows))
-    )
-    assert len(half.judged) == sum(half.counted()) == made.INSTITUTIONS // 2
-    said = counted(half)
-    assert f"of {made.INSTITUTIONS // 2} judged institutions gain" in said and "6 have no figure" in said
-    assert "no figure" not in counted(found)
-
-
 def test_two_folders_are_compared_seed_by_seed_where_they_share_a_simulation() -> None:
     first = made.results(made.sweep({"privacy.epsilon": [0.1, 1.0]}))
     second = made.results(made.sweep({"privacy.epsilon": [1.0, 10.0]}, engine="local", seeds=3))
@@ -283,6 +228,13 @@ def test_two_folders_are_compared_seed_by_seed_where_they_share_a_simulation() -
     assert set(rows) == {"ε 1", "alone", "pooled"}
     assert rows["ε 1"].change.value == pytest.approx(0.0)
     assert rows["ε 1"].change.seeds == "3 of 5 seeds"
+
+
+def test_references_of_several_grounds_are_told_apart_between_two_folders() -> None:
+    grid: dict[str, list[object]] = {"privacy.epsilon": [1.0], "partners.count": [4, 16]}
+    rows = between(made.results(made.sweep(grid)), made.results(made.sweep(grid, engine="local")), AUC)
+    assert {row.title for row in rows} >= {"alone, 4 partners", "alone, 16 partners", "pooled, 4 partners"}
+    assert len({row.title for row in rows}) == len(rows)
 
 
 def test_only_metrics_that_there_are_can_be_compared() -> None:

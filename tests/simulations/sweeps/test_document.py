@@ -46,13 +46,13 @@ def digests(tree):
     return [cell.digest for cell in cells(parse(json.dumps(tree)))]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(trees(), st.integers())
 def test_the_order_of_keys_does_not_matter(tree, seed):
     assert set(digests(tree)) == set(digests(shuffled(tree, random.Random(seed))))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(trees())
 def test_the_grid_is_the_product_and_each_cell_is_once(tree):
     found = cells(parse(json.dumps({**tree, "references": False})))
@@ -64,7 +64,7 @@ def test_the_grid_is_the_product_and_each_cell_is_once(tree):
     assert all(set(cell.settings) == set(tree["over"]) for cell in found)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(trees())
 def test_a_sweep_survives_its_own_yaml(tree):
     sweep = parse(json.dumps(tree))

@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 
 from federation.errors import StorageError
 from simulations.sweeps import canvas, plots
-from simulations.sweeps.comparing import Dropouts, Gain, Gains, Panel, cost_of_dropouts, frontier, side_by_side
+from simulations.sweeps.comparing import Dropouts, Panel, cost_of_dropouts, frontier, side_by_side
 from simulations.sweeps.estimates import Estimate
+from simulations.sweeps.gains import Gain, Gains
 from simulations.sweeps.metrics import metric_of
 from tests.simulations.sweeps import made
 

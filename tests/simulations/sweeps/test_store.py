@@ -51,7 +51,7 @@ def test_a_cell_is_read_as_it_was_written(tmp_path):
         assert stored.value("seconds_in_all") == 1.5
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_a_damaged_file_is_never_taken_for_whole(one, tmp_path, data):
     store, digest, content = one
