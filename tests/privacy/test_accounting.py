@@ -228,7 +228,8 @@ def test_a_coarser_grid_dominates(events: list[PrivacyEvent]) -> None:
     fine = composed_distribution(events)
     coarse = distributions._coarsened(fine, 3)
     points = np.linspace(0.0, 3.0, 31)
-    assert np.all(coarse.get_delta_for_epsilon(points) >= fine.get_delta_for_epsilon(points) - 1e-14)
+    rounding = 1e-13  # of sums of thousands of masses: on points of both grids the two are equal
+    assert np.all(coarse.get_delta_for_epsilon(points) >= fine.get_delta_for_epsilon(points) - rounding)
     for one, other in ((fine._pmf_remove, coarse._pmf_remove), (fine._pmf_add, coarse._pmf_add)):
         first, second = one.to_dense_pmf(), other.to_dense_pmf()
         assert second._discretization == pytest.approx(8 * first._discretization)
