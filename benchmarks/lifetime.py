@@ -1,42 +1,31 @@
 """Lifetime value from noisy counts, against a fit to everybody's own records and against what customers did: docs/lifetime-value.md.
 
-`python benchmarks/lifetime.py`, after `consilience data fetch`; about 10 seconds. Noise is seeded: these are not private runs.
+`python benchmarks/lifetime.py [--part fit|coverage|windows]`, after `consilience data fetch`. Noise is seeded: these are not private runs.
+
+- *fit* (about 10 seconds): what a federation predicts for CDNOW, with and without noise, beside the fit to records and what came.
+- *coverage* (`--repetitions`, 300 of each take about ten minutes): how often 95% intervals hold the truth, for customers made by
+  the models with the parameters of CDNOW's own records and its own first purchases.
+- *windows*: what is lost where the window begins after customers' first purchases.
 """
 
-import sys
-from dataclasses import dataclass
-from pathlib import Path
+import argparse
 
+import lifetime_coverage
 import numpy as np
 import pandas as pd
+from lifetime_sets import CONTRACT, SD, Customers, Floats, asker_of, by_records, customers, purchase_days
 from numpy.typing import NDArray
-from scipy.optimize import minimize
+from pandas.api.typing import DataFrameGroupBy
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+from client.cohort import Cohort
+from federation.lifetime import Purchasing, Spending, expected_purchases, expected_spend
+from simulations.asker_play import play
+from simulations.fetch import default_cache
+from simulations.sites import CDNOW_WINDOW
 
-from client.cohort import Cohort  # noqa: E402
-from federation.contract import FeatureContract  # noqa: E402
-from federation.document import load_yaml  # noqa: E402
-from federation.lifetime import (  # noqa: E402
-    Purchasing,
-    Spending,
-    expected_purchases,
-    expected_spend,
-    log_likelihood,
-    log_likelihood_of_mean,
-)
-from federation.queries import Lifetime  # noqa: E402
-from server.statistics.asking import Setting  # noqa: E402
-from server.statistics.lifetime import LifetimeAsker  # noqa: E402
-from simulations.asker_play import play  # noqa: E402
-from simulations.datasets import cdnow  # noqa: E402
-from simulations.fetch import default_cache  # noqa: E402
-from simulations.sites import CDNOW_WINDOW  # noqa: E402
-
-Floats = NDArray[np.float64]
-COLUMNS = ("frequency", "recency", "tenure", "monetary")
-MEMBERS, SEEDS, SD = 5, 5, 16_384.0 * 5**0.5
+MEMBERS, SEEDS = 5, 5
+NEXT = pd.Timestamp("1998-01-01")
+"""A later cut: its window of as many days begins after most first purchases."""
 RUNS = (
     ("cells, no noise", 0.22, 0.0),
     ("epsilon 1, alone", 0.22, SD),
@@ -55,72 +44,16 @@ FIGURES = (
 )
 
 
-@dataclass(frozen=True)
-class Customers:
-    """Features at the cut, and days of purchase and typical purchases in the horizon after it."""
-
-    features: pd.DataFrame
-    days: Floats
-    worth: Floats
-
-    @property
-    def seen(self) -> tuple[Floats, Floats, Floats]:
-        """x, t_x and T."""
-        tenure = self.features["tenure"].to_numpy()
-        return self.features["frequency"].to_numpy() - 1.0, tenure - self.features["recency"].to_numpy(), tenure
-
-
-def customers(cache: Path) -> Customers:
-    """Return CDNOW's customers at the demo's cut."""
-    cut, window, basket = pd.Timestamp(CDNOW_WINDOW.as_of), CDNOW_WINDOW.window_days, CDNOW_WINDOW.typical_purchase
-    days = cdnow(cache).groupby(["customer", "day"], as_index=False)["amount"].sum()
-    before = days[days["day"] < cut].groupby("customer")
-    features = pd.DataFrame(
-        {
-            "frequency": before.size().astype(float),
-            "recency": (cut - before["day"].max()).dt.days / window,
-            "tenure": (cut - before["day"].min()).dt.days / window,
-            "monetary": before["amount"].sum() / before.size() / basket,
-        }
-    )
-    end = cut + pd.Timedelta(days=CDNOW_WINDOW.horizon_days)
-    after = days[(days["day"] >= cut) & (days["day"] < end)].groupby("customer")
-    bought = after.size().reindex(features.index).fillna(0.0).to_numpy(dtype=np.float64)
-    spent = after["amount"].sum().reindex(features.index).fillna(0.0).to_numpy(dtype=np.float64)
-    return Customers(features, bought, spent / basket)
-
-
-def by_records(people: Customers) -> tuple[Purchasing, Spending]:
-    """Return the maximum likelihood of everybody's own records, without privacy."""
-    seen, frequency = people.seen, people.features["frequency"].to_numpy()
-    mean = people.features["monetary"].to_numpy()
-    paid = mean > 0
-
-    def purchases(logs: Floats) -> float:
-        return -float(np.sum(log_likelihood(Purchasing(*np.exp(logs)), *seen)))
-
-    def amounts(logs: Floats) -> float:
-        p, above, v = np.exp(logs)
-        return -float(np.sum(log_likelihood_of_mean(Spending(p, 1 + above, v), frequency[paid], mean[paid])))
-
-    options = {"xatol": 1e-5, "fatol": 1e-5, "maxiter": 4000}
-    first = np.exp(minimize(purchases, np.log([0.5, 0.2, 1.0, 3.0]), method="Nelder-Mead", options=options).x)
-    second = np.exp(minimize(amounts, np.log([2.0, 2.0, 1.0]), method="Nelder-Mead", options=options).x)
-    return Purchasing(*first), Spending(second[0], 1.0 + second[1], second[2])
-
-
 def by_counts(people: Customers, mu: float, sd: float, seed: int) -> tuple[Purchasing, Spending]:
     """Return what the federation finds."""
-    contract = load_yaml(ROOT / "configs" / "contracts" / "rfm.yaml", FeatureContract)
-    names = dict(zip(COLUMNS, COLUMNS, strict=True))
-    asker = LifetimeAsker(Lifetime(id="worth", kind="lifetime", **names), Setting(contract, 23_500, sd, 0.95))
+    asker = asker_of(23_500, sd)
     part = np.random.default_rng(7).integers(0, MEMBERS, len(people.features))
     cohorts = []
     for member in range(MEMBERS):
         rows = people.features[part == member]
-        cohort = Cohort(rows.index.to_numpy(dtype=object), {name: rows[name].to_numpy(dtype=float) for name in COLUMNS})
+        cohort = Cohort(rows.index.to_numpy(dtype=object), {name: rows[name].to_numpy(dtype=float) for name in rows})
         cohorts.append({"start": cohort})
-    answer = play(asker, contract, cohorts, budget=mu * SD, sd=sd, generator=np.random.default_rng(seed))
+    answer = play(asker, CONTRACT, cohorts, budget=mu * SD, sd=sd, generator=np.random.default_rng(seed))
     r, alpha, a, b, p, q, v = (float(row.value or np.nan) for row in answer.table("parameters").rows)
     return Purchasing(r, alpha, a, b), Spending(p, q, v)
 
@@ -155,9 +88,8 @@ def figures(people: Customers, found: tuple[Floats, Floats], exact: tuple[Floats
     ]
 
 
-def main() -> None:
+def print_fit(people: Customers) -> None:
     """Print one line a figure: without privacy, then each run's mean, and its least and greatest over seeds."""
-    people = customers(default_cache())
     exact = predicted(people, by_records(people))
     print(f"{'':<34}{'no privacy':>12}" + "".join(f"{name:>32}" for name, _, _ in RUNS))
     free = figures(people, exact, exact)
@@ -172,6 +104,48 @@ def main() -> None:
             f"{runs[:, place].mean():.4f} ({runs[:, place].min():.4f} to {runs[:, place].max():.4f})" for runs in found
         ]
         print(f"{name:<34}{free[place]:>12.4f}" + "".join(f"{cell:>32}" for cell in cells))
+
+
+def print_windows(people: Customers, days: pd.DataFrame) -> None:
+    """Print what is expected of the next window's customers by their days in it and by all their days, beside what came."""
+    model, _ = by_records(people)
+    begin, last = NEXT - pd.Timedelta(days=CDNOW_WINDOW.window_days), days["day"].max()
+    inside = days[(days["day"] >= begin) & (days["day"] < NEXT)].groupby("customer")
+    before = days[days["day"] < NEXT].groupby("customer")
+    came = days[days["day"] >= NEXT].groupby("customer").size().reindex(inside.size().index).fillna(0.0).to_numpy()
+    ahead = (last - NEXT).days + 1
+    print(
+        f"{len(came):,} customers of the {CDNOW_WINDOW.window_days} days to {NEXT:%Y-%m-%d}; the {ahead} days from then on"
+    )
+    print(f"{'':<24}{'expected':>10}{'correlation':>13}")
+    for name, log in (("by days in the window", inside), ("by all their days", before)):
+        coming = expected_purchases(model, *_seen(log, inside.size().index), ahead / CDNOW_WINDOW.window_days)
+        print(f"{name:<24}{coming.sum():>10,.0f}{np.corrcoef(coming, came)[0, 1]:>13.3f}")
+    print(f"{'made':<24}{came.sum():>10,.0f}")
+
+
+def _seen(log: DataFrameGroupBy, names: pd.Index) -> tuple[Floats, Floats, Floats]:
+    """x, t_x and T in windows, by the days of a log."""
+    window = CDNOW_WINDOW.window_days
+    first, last = (log["day"].agg(way).reindex(names) for way in ("min", "max"))
+    tenure = ((NEXT - first).dt.days / window).to_numpy(dtype=np.float64)
+    return log.size().reindex(names).to_numpy() - 1.0, ((last - first).dt.days / window).to_numpy(), tenure
+
+
+def main() -> None:
+    """Print the part that was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--part", choices=("fit", "coverage", "windows"), default="fit")
+    parser.add_argument("--repetitions", type=int, default=300, help="of each level of noise, for the coverage")
+    given = parser.parse_args()
+    cache = default_cache()
+    people = customers(cache)
+    if given.part == "fit":
+        print_fit(people)
+    elif given.part == "coverage":
+        lifetime_coverage.show(people, given.repetitions)
+    else:
+        print_windows(people, purchase_days(cache))
 
 
 if __name__ == "__main__":
