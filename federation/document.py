@@ -109,7 +109,8 @@ def parse_yaml(content: bytes, model: type[D], source: str) -> D:
     try:
         text = content.decode("utf-8")
         root = yaml.compose(text, Loader=yaml.SafeLoader)
-        anchors = [token.start_mark.line + 1 for token in yaml.scan(text) if isinstance(token, yaml.AnchorToken)]
+        tokens = yaml.scan(text) if "&" in text else ()  # a second reading, for what has an anchor's sign
+        anchors = [token.start_mark.line + 1 for token in tokens if isinstance(token, yaml.AnchorToken)]
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         line = getattr(getattr(error, "problem_mark", None), "line", None)
         where = "" if line is None else f", line {line + 1}"

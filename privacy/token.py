@@ -195,7 +195,7 @@ def capacity(epsilon: float, delta: float, delta_femto_budget: int) -> int:
     """
     check_epsilon(epsilon)
     check_delta(delta)
-    fits = _Decision(epsilon, delta, delta_femto_budget)
+    fits = _Decision(epsilon, delta, delta_femto_budget, _context())
     low, high = 0, 1
     while fits(high):
         low, high = high, 2 * high
@@ -214,23 +214,30 @@ def token_epsilon(sum_m: int, sum_e: int, delta: float) -> float:
         CSL-P104 for a bad `delta`; CSL-P111 when `sum_e` is not below delta; CSL-P106 when epsilon is above 100.
     """
     check_delta(delta)
-    if not _Decision(MAX_EPSILON, delta, sum_e)(sum_m):
+    context = _context()
+    if not _Decision(MAX_EPSILON, delta, sum_e, context)(sum_m):
         raise PolicyError(
             "CSL-P106", f"No epsilon up to {MAX_EPSILON:.0f} describes these tokens at delta {delta}.", "Spend less."
         )
     low, high = 0.0, MAX_EPSILON
     while high - low > 1e-9 * max(high, 1e-3):
         middle = (low + high) / 2.0
-        low, high = (low, middle) if _Decision(middle, delta, sum_e)(sum_m) else (middle, high)
-    return 0.0 if _Decision(0.0, delta, sum_e)(sum_m) else high
+        low, high = (low, middle) if _Decision(middle, delta, sum_e, context)(sum_m) else (middle, high)
+    return 0.0 if _Decision(0.0, delta, sum_e, context)(sum_m) else high
+
+
+def _context() -> Any:  # noqa: ANN401 - mpmath has no types
+    """Return 50 digits. Each caller has its own: mpmath changes a context's precision for as long as it computes."""
+    context = mpmath.MPContext()
+    context.dps = _DIGITS
+    return context
 
 
 class _Decision:
     """Whether mu^2 = m / 1e9 fits into (epsilon, delta) beside a chance E' of full disclosure, in 50 digits."""
 
-    def __init__(self, epsilon: float, delta: float, delta_femto: int) -> None:
-        self._context = mpmath.MPContext()
-        self._context.dps = _DIGITS
+    def __init__(self, epsilon: float, delta: float, delta_femto: int, context: Any) -> None:  # noqa: ANN401 - mpmath has no types
+        self._context = context
         self._epsilon = self._context.mpf(epsilon)
         self._disclosed = self._context.mpf(delta_femto) / FEMTO
         self._left = (self._context.mpf(delta) - self._disclosed) / (1 - self._disclosed)
