@@ -13,11 +13,10 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
-import mpmath
-
 from federation.errors import PolicyError
 from privacy.accounting import MAX_EPSILON, check_delta, check_epsilon
 from privacy.cost import FEMTO, NANO, Bound, Cost
+from privacy.digits import fifty_digits
 from privacy.distributions import shared_delta
 from privacy.events import (
     DiscreteGaussianHistogram,
@@ -31,7 +30,6 @@ from privacy.events import (
 SMALLEST_ORDER = 2
 LARGEST_ORDER = 256
 UNCOVERED_SHARE = 100  # one part in so many of delta is for what the divergence does not cover
-_DIGITS = 50
 
 
 def rdp_price(events: Sequence[PrivacyEvent], order: int) -> Cost:
@@ -55,7 +53,7 @@ def rdp_price(events: Sequence[PrivacyEvent], order: int) -> Cost:
     _check_order(order)
     if not events:
         raise PolicyError("CSL-P109", "A run needs at least one event.", "Price what the run releases.")
-    context = _context()
+    context = fifty_digits()
     rho = context.fsum(_rho(context, event, order) for event in events)
     if not rho <= 10**5:
         raise PolicyError(
@@ -64,12 +62,6 @@ def rdp_price(events: Sequence[PrivacyEvent], order: int) -> Cost:
     nano = int(context.ceil(rho * NANO))
     counts = sum(releases(event) for event in events if not isinstance(event, SubsampledGaussian | SecureSum))
     return Cost(nano=nano, femto=math.ceil(shared_delta(events) * FEMTO) + counts)
-
-
-def _context() -> Any:  # noqa: ANN401 - mpmath has no types
-    context = mpmath.MPContext()
-    context.dps = _DIGITS
-    return context
 
 
 def _rho(context: Any, event: PrivacyEvent, order: int) -> Any:  # noqa: ANN401 - mpmath has no types
@@ -121,7 +113,7 @@ def rdp_bound(epsilon: float, delta: float, order: int) -> Bound:
     """
     _check_order(order)
     disclosed = uncovered_budget(delta)
-    most = _capacity(epsilon, delta, order)
+    most = _capacity(epsilon, delta, order, fifty_digits())
     if most <= 0:
         best = best_order(epsilon, delta)
         raise PolicyError(
@@ -134,10 +126,9 @@ def rdp_bound(epsilon: float, delta: float, order: int) -> Bound:
     return Bound(epsilon=epsilon, delta=delta, capacity=Cost(nano=most, femto=disclosed))
 
 
-def _capacity(epsilon: float, delta: float, order: int) -> int:
+def _capacity(epsilon: float, delta: float, order: int, context: Any) -> int:  # noqa: ANN401 - mpmath has no types
     """floor(1e9 (epsilon - `_overhead`)); at most 0 when nothing fits."""
     check_epsilon(epsilon)
-    context = _context()
     disclosed = context.mpf(uncovered_budget(delta)) / FEMTO
     capacity: int = int(
         context.floor(NANO * (context.mpf(epsilon) - _overhead(context, context.mpf(delta) - disclosed, order)))
@@ -162,7 +153,8 @@ def best_order(epsilon: float, delta: float) -> int | None:
     PolicyError
         CSL-P104, CSL-P105 for a bad budget.
     """
-    room = {order: _capacity(epsilon, delta, order) / order for order in range(SMALLEST_ORDER, LARGEST_ORDER + 1)}
+    context, orders = fifty_digits(), range(SMALLEST_ORDER, LARGEST_ORDER + 1)
+    room = {order: _capacity(epsilon, delta, order, context) / order for order in orders}
     best = max(room, key=lambda order: room[order])
     return best if room[best] > 0 else None
 
@@ -177,7 +169,7 @@ def rdp_epsilon(cost: Cost, order: int, delta: float) -> float:
     """
     _check_order(order)
     check_delta(delta)
-    context = _context()
+    context = fifty_digits()
     left = context.mpf(delta) - context.mpf(cost.femto) / FEMTO
     if left <= 0:
         raise PolicyError(

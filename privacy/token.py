@@ -15,7 +15,6 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
-import mpmath
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
@@ -23,6 +22,7 @@ from scipy.special import ndtri
 from federation.errors import PolicyError
 from privacy.accounting import MAX_EPSILON, check_delta, check_epsilon
 from privacy.cost import FEMTO, NANO, Bound, Cost
+from privacy.digits import fifty_digits
 from privacy.distributions import composed_distribution, numerical_delta
 from privacy.events import PrivacyEvent
 
@@ -30,7 +30,6 @@ DISCLOSURE_SHARE = 10  # one part in so many of delta is for the delta0s
 MIN_FEMTO = 10**4  # 1e-11
 MAX_FEMTO = 10**13  # 1e-2: more than a tenth of any delta
 MAX_MU = 100.0
-_DIGITS = 50
 
 
 def delta_budget(delta: float) -> int:
@@ -195,7 +194,7 @@ def capacity(epsilon: float, delta: float, delta_femto_budget: int) -> int:
     """
     check_epsilon(epsilon)
     check_delta(delta)
-    fits = _Decision(epsilon, delta, delta_femto_budget, _context())
+    fits = _Decision(epsilon, delta, delta_femto_budget, fifty_digits())
     low, high = 0, 1
     while fits(high):
         low, high = high, 2 * high
@@ -214,7 +213,7 @@ def token_epsilon(sum_m: int, sum_e: int, delta: float) -> float:
         CSL-P104 for a bad `delta`; CSL-P111 when `sum_e` is not below delta; CSL-P106 when epsilon is above 100.
     """
     check_delta(delta)
-    context = _context()
+    context = fifty_digits()
     if not _Decision(MAX_EPSILON, delta, sum_e, context)(sum_m):
         raise PolicyError(
             "CSL-P106", f"No epsilon up to {MAX_EPSILON:.0f} describes these tokens at delta {delta}.", "Spend less."
@@ -224,13 +223,6 @@ def token_epsilon(sum_m: int, sum_e: int, delta: float) -> float:
         middle = (low + high) / 2.0
         low, high = (low, middle) if _Decision(middle, delta, sum_e, context)(sum_m) else (middle, high)
     return 0.0 if _Decision(0.0, delta, sum_e, context)(sum_m) else high
-
-
-def _context() -> Any:  # noqa: ANN401 - mpmath has no types
-    """Return 50 digits. Each caller has its own: mpmath changes a context's precision for as long as it computes."""
-    context = mpmath.MPContext()
-    context.dps = _DIGITS
-    return context
 
 
 class _Decision:

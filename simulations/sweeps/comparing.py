@@ -132,8 +132,9 @@ def pooled_private(results: Results, metric: Metric) -> list[Line]:
     for ground, group in cells.groupby("ground", sort=False):
         points = [_point(results, part, metric, ()) for _, part in group.groupby("group", sort=False)]
         alone, pooled = (_reference(results, str(ground), kind, metric) for kind in (ALONE, POOLED))
-        title = ", ".join(filter(None, (TRUSTED, names[str(ground)])))
-        found.append(Line(title, str(ground), tuple(sorted(points, key=_rising)), alone, pooled))
+        found.append(
+            Line(on_ground(TRUSTED, names[str(ground)]), str(ground), tuple(sorted(points, key=_rising)), alone, pooled)
+        )
     return found
 
 
@@ -143,6 +144,11 @@ def grounds(results: Results) -> dict[str, str]:
     each = results.cells.drop_duplicates("ground").set_index("ground")
     texts = {str(ground): {path: str(row[path]) for path in paths} for ground, row in each.iterrows()}
     return {ground: titled(settings) if settings else "" for ground, settings in texts.items()}
+
+
+def on_ground(name: str, ground: str) -> str:
+    """Write what a reference is, and on which ground where there are several."""
+    return f"{name}, {ground}" if ground else name
 
 
 def cost_of_dropouts(results: Results, metric: Metric, by: str | None = None) -> list[Dropouts]:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from simulations.sweeps.comparing import NOBODY, by_seed, grounds, over_seeds, titled
+from simulations.sweeps.comparing import NOBODY, by_seed, grounds, on_ground, over_seeds, titled
 from simulations.sweeps.estimates import Estimate, difference
 from simulations.sweeps.metrics import Metric
 from simulations.sweeps.reading import Results
@@ -30,7 +30,7 @@ def between(first: Results, second: Results, metric: Metric) -> list[Matched]:
         kind = str(part["kind"].iloc[0])
         settings = {path: str(part[path].iloc[0]) for path in varied if path in part and path != "engine"}
         ground = names[str(part["ground"].iloc[0])]
-        title = titled(settings) if kind not in NOBODY else ", ".join(filter(None, (kind, ground)))
+        title = titled(settings) if kind not in NOBODY else on_ground(kind, ground)
         change = difference(by_seed(other, metric), by_seed(part, metric), max(len(part), len(other)))
         found.append(Matched(title, over_seeds(part, metric), over_seeds(other, metric), change))
     return found
