@@ -13,9 +13,19 @@ import argparse
 import lifetime_coverage
 import numpy as np
 import pandas as pd
-from lifetime_sets import CONTRACT, SD, Customers, Floats, asker_of, by_records, customers, purchase_days
+from lifetime_sets import (
+    CONTRACT,
+    SD,
+    Customers,
+    Floats,
+    asker_of,
+    by_records,
+    customers,
+    features_at,
+    purchase_days,
+    seen,
+)
 from numpy.typing import NDArray
-from pandas.api.typing import DataFrameGroupBy
 
 from client.cohort import Cohort
 from federation.lifetime import Purchasing, Spending, expected_purchases, expected_spend
@@ -61,7 +71,7 @@ def by_counts(people: Customers, mu: float, sd: float, seed: int) -> tuple[Purch
 def predicted(people: Customers, models: tuple[Purchasing, Spending]) -> tuple[Floats, Floats]:
     """Return expected days of purchase and their worth in the horizon."""
     horizon = CDNOW_WINDOW.horizon_days / CDNOW_WINDOW.window_days
-    coming = expected_purchases(models[0], *people.seen, horizon)
+    coming = expected_purchases(models[0], *seen(people.features), horizon)
     amounts = expected_spend(models[1], people.features["frequency"].to_numpy(), people.features["monetary"].to_numpy())
     return coming, coming * amounts
 
@@ -110,26 +120,17 @@ def print_windows(people: Customers, days: pd.DataFrame) -> None:
     """Print what is expected of the next window's customers by their days in it and by all their days, beside what came."""
     model, _ = by_records(people)
     begin, last = NEXT - pd.Timedelta(days=CDNOW_WINDOW.window_days), days["day"].max()
-    inside = days[(days["day"] >= begin) & (days["day"] < NEXT)].groupby("customer")
-    before = days[days["day"] < NEXT].groupby("customer")
-    came = days[days["day"] >= NEXT].groupby("customer").size().reindex(inside.size().index).fillna(0.0).to_numpy()
+    inside, whole = features_at(days[days["day"] >= begin], NEXT), features_at(days, NEXT)
+    came = days[days["day"] >= NEXT].groupby("customer").size().reindex(inside.index).fillna(0.0).to_numpy()
     ahead = (last - NEXT).days + 1
     print(
         f"{len(came):,} customers of the {CDNOW_WINDOW.window_days} days to {NEXT:%Y-%m-%d}; the {ahead} days from then on"
     )
     print(f"{'':<24}{'expected':>10}{'correlation':>13}")
-    for name, log in (("by days in the window", inside), ("by all their days", before)):
-        coming = expected_purchases(model, *_seen(log, inside.size().index), ahead / CDNOW_WINDOW.window_days)
+    for name, features in (("by days in the window", inside), ("by all their days", whole.loc[inside.index])):
+        coming = expected_purchases(model, *seen(features), ahead / CDNOW_WINDOW.window_days)
         print(f"{name:<24}{coming.sum():>10,.0f}{np.corrcoef(coming, came)[0, 1]:>13.3f}")
     print(f"{'made':<24}{came.sum():>10,.0f}")
-
-
-def _seen(log: DataFrameGroupBy, names: pd.Index) -> tuple[Floats, Floats, Floats]:
-    """x, t_x and T in windows, by the days of a log."""
-    window = CDNOW_WINDOW.window_days
-    first, last = (log["day"].agg(way).reindex(names) for way in ("min", "max"))
-    tenure = ((NEXT - first).dt.days / window).to_numpy(dtype=np.float64)
-    return log.size().reindex(names).to_numpy() - 1.0, ((last - first).dt.days / window).to_numpy(), tenure
 
 
 def main() -> None:

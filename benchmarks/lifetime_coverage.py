@@ -8,32 +8,13 @@ from lifetime_sets import CONTRACT, SD, Customers, Floats, asker_of, by_records
 from rich.console import Console
 from rich.progress import track
 
-from client.cohort import Cohort
 from federation.answers import Row
 from federation.lifetime import NAMES, Purchasing, Spending, expected_purchases
 from simulations.asker_play import play
+from simulations.lifetime_play import made_customers
 
 MUS = (0.22, 0.06, 0.22 / 80**0.5)
 """Of one query: all of a study at epsilon 1 by five members with shared noise; about a quarter of it; one of eighty queries."""
-MOST = 364
-
-
-def made(tenure: Floats, models: tuple[Purchasing, Spending], rng: np.random.Generator) -> Cohort:
-    """Return customers first seen so long ago (shares of the window, float64 [n]) who buy, drop out and pay as the models say."""
-    purchasing, spending = models
-    size = len(tenure)
-    rate = rng.gamma(purchasing.r, 1 / purchasing.alpha, size)
-    leaving = rng.beta(purchasing.a, purchasing.b, size)
-    now, x, last, going = np.zeros(size), np.zeros(size), np.zeros(size), np.ones(size, dtype=bool)
-    while going.any():
-        now = now + rng.exponential(1.0, size) / np.maximum(rate, 1e-12)
-        going &= (now <= tenure) & (x < MOST)
-        x, last = x + going, np.where(going, now, last)
-        going &= rng.random(size) >= leaving
-    scale = rng.gamma(spending.q, 1 / spending.v, size)
-    amounts = rng.gamma(spending.p * (x + 1), 1 / scale) / (x + 1)
-    columns = {"frequency": x + 1, "recency": tenure - last, "tenure": tenure, "monetary": amounts}
-    return Cohort(np.arange(size).astype(str).astype(object), columns)
 
 
 def total(tenure: Floats, model: Purchasing) -> float:
@@ -50,7 +31,9 @@ def held_once(
     tenure: Floats, models: tuple[Purchasing, Spending], truth: list[float], mu: float, rng: np.random.Generator
 ) -> Floats:
     """Return 1 for each interval of one study that holds the truth, 0 for the others."""
-    cohort = made(rng.choice(tenure, len(tenure)), models, rng)  # the intervals hold the chance of who comes, too
+    cohort = made_customers(
+        rng.choice(tenure, len(tenure)), *models, rng
+    )  # the intervals hold the chance of who comes, too
     asker = asker_of(len(tenure), SD)
     answer = play(asker, CONTRACT, [{"start": cohort}], budget=mu * SD, sd=SD, generator=rng)
     rows = (*answer.table("parameters").rows, *answer.table("total").rows)

@@ -1,6 +1,5 @@
 """CDNOW as the lifetime query sees it, and the maximum likelihood of everybody's own records: shared by the parts of `lifetime.py`."""
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,18 +8,16 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
+from federation.contract import FeatureContract
+from federation.document import load_yaml
+from federation.lifetime import Purchasing, Spending, log_likelihood, log_likelihood_of_mean
+from federation.queries import Lifetime
+from server.statistics.asking import Setting
+from server.statistics.lifetime import LifetimeAsker
+from simulations.datasets import cdnow
+from simulations.sites import CDNOW_WINDOW
+
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from federation.contract import FeatureContract  # noqa: E402
-from federation.document import load_yaml  # noqa: E402
-from federation.lifetime import Purchasing, Spending, log_likelihood, log_likelihood_of_mean  # noqa: E402
-from federation.queries import Lifetime  # noqa: E402
-from server.statistics.asking import Setting  # noqa: E402
-from server.statistics.lifetime import LifetimeAsker  # noqa: E402
-from simulations.datasets import cdnow  # noqa: E402
-from simulations.sites import CDNOW_WINDOW  # noqa: E402
-
 Floats = NDArray[np.float64]
 COLUMNS = ("frequency", "recency", "tenure", "monetary")
 CONTRACT = load_yaml(ROOT / "configs" / "contracts" / "rfm.yaml", FeatureContract)
@@ -47,26 +44,31 @@ class Customers:
     days: Floats
     worth: Floats
 
-    @property
-    def seen(self) -> tuple[Floats, Floats, Floats]:
-        """x, t_x and T."""
-        tenure = self.features["tenure"].to_numpy()
-        return self.features["frequency"].to_numpy() - 1.0, tenure - self.features["recency"].to_numpy(), tenure
+
+def features_at(days: pd.DataFrame, cut: pd.Timestamp) -> pd.DataFrame:
+    """Return the contract's features at `cut` by the days of purchase before it, one row a customer."""
+    log, window = days[days["day"] < cut].groupby("customer"), CDNOW_WINDOW.window_days
+    return pd.DataFrame(
+        {
+            "frequency": log.size().astype(float),
+            "recency": (cut - log["day"].max()).dt.days / window,
+            "tenure": (cut - log["day"].min()).dt.days / window,
+            "monetary": log["amount"].sum() / log.size() / CDNOW_WINDOW.typical_purchase,
+        }
+    )
+
+
+def seen(features: pd.DataFrame) -> tuple[Floats, Floats, Floats]:
+    """Return x, t_x and T in windows."""
+    tenure = features["tenure"].to_numpy()
+    return features["frequency"].to_numpy() - 1.0, tenure - features["recency"].to_numpy(), tenure
 
 
 def customers(cache: Path) -> Customers:
     """Return CDNOW's customers at the demo's cut."""
-    cut, window, basket = pd.Timestamp(CDNOW_WINDOW.as_of), CDNOW_WINDOW.window_days, CDNOW_WINDOW.typical_purchase
+    cut, basket = pd.Timestamp(CDNOW_WINDOW.as_of), CDNOW_WINDOW.typical_purchase
     days = purchase_days(cache)
-    before = days[days["day"] < cut].groupby("customer")
-    features = pd.DataFrame(
-        {
-            "frequency": before.size().astype(float),
-            "recency": (cut - before["day"].max()).dt.days / window,
-            "tenure": (cut - before["day"].min()).dt.days / window,
-            "monetary": before["amount"].sum() / before.size() / basket,
-        }
-    )
+    features = features_at(days, cut)
     end = cut + pd.Timedelta(days=CDNOW_WINDOW.horizon_days)
     after = days[(days["day"] >= cut) & (days["day"] < end)].groupby("customer")
     bought = after.size().reindex(features.index).fillna(0.0).to_numpy(dtype=np.float64)
@@ -76,12 +78,12 @@ def customers(cache: Path) -> Customers:
 
 def by_records(people: Customers) -> tuple[Purchasing, Spending]:
     """Return the maximum likelihood of everybody's own records, without privacy."""
-    seen, frequency = people.seen, people.features["frequency"].to_numpy()
+    by_customer, frequency = seen(people.features), people.features["frequency"].to_numpy()
     mean = people.features["monetary"].to_numpy()
     paid = mean > 0
 
     def purchases(logs: Floats) -> float:
-        return -float(np.sum(log_likelihood(Purchasing(*np.exp(logs)), *seen)))
+        return -float(np.sum(log_likelihood(Purchasing(*np.exp(logs)), *by_customer)))
 
     def amounts(logs: Floats) -> float:
         p, above, v = np.exp(logs)

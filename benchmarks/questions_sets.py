@@ -4,32 +4,28 @@ Sums are of integers, so it does not matter which institution holds which custom
 """
 
 import math
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 
+import analytics_sets
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from client.cohort import Cohort, Columns
+from client.tables import Want
+from federation.answers import Answer
+from federation.contract import CategoricalColumn, FeatureContract, NumericColumn
+from federation.document import load_yaml
+from federation.measures import At
+from server.statistics.asking import Asker, Setting
+from simulations import datasets
+from simulations.asker_play import play
+from simulations.sites import CDNOW_WINDOW, Window
+
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-import analytics_sets  # noqa: E402
-
-from client.cohort import Cohort, Columns  # noqa: E402
-from client.tables import Want  # noqa: E402
-from federation.answers import Answer  # noqa: E402
-from federation.contract import CategoricalColumn, FeatureContract, NumericColumn  # noqa: E402
-from federation.document import load_yaml  # noqa: E402
-from federation.measures import At  # noqa: E402
-from server.statistics.asking import Asker, Setting  # noqa: E402
-from simulations import datasets  # noqa: E402
-from simulations.asker_play import play  # noqa: E402
-from simulations.sites import CDNOW_WINDOW, Window  # noqa: E402
-
 Floats = NDArray[np.float64]
 CONTRACTS = ROOT / "configs" / "contracts"
 RFM = analytics_sets.RFM

@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 import questions_sets as sets
-from lifetime import Customers, by_records, customers
+from lifetime_sets import Customers, by_records, customers, seen
 from questions_sets import Floats, Table, Way
 
 from client.cohort import Cohort
@@ -131,9 +131,9 @@ def asked_fit(people: Customers, model: Purchasing, noise: float) -> Fitted:
 
 def off_by_parameters(people: Customers, model: Purchasing, covariance: Floats) -> float:
     """Return how far expected purchases are off, over all customers, as a share of the standard deviation of what is expected."""
-    theta = _logs(model)
-    exact = expected_purchases(model, *people.seen, HORIZON)
-    moved = [expected_purchases(purchasing_of(theta + STEP * row), *people.seen, HORIZON) for row in np.eye(4)]
+    theta, records = _logs(model), seen(people.features)
+    exact = expected_purchases(model, *records, HORIZON)
+    moved = [expected_purchases(purchasing_of(theta + STEP * row), *records, HORIZON) for row in np.eye(4)]
     slopes = np.stack([(item - exact) / STEP for item in moved], axis=1)
     return float(np.sqrt(np.einsum("ni,ij,nj->n", slopes, covariance, slopes).mean()) / exact.std())
 
@@ -144,4 +144,4 @@ def _logs(model: Purchasing) -> Floats:
 
 def _present(people: Customers, grid: Grid) -> Floats:
     """Return the customers by cell of tenure."""
-    return np.histogram(people.seen[2], [0.0, *grid.tenure, 1.0])[0].astype(np.float64)
+    return np.histogram(seen(people.features)[2], [0.0, *grid.tenure, 1.0])[0].astype(np.float64)

@@ -30,6 +30,7 @@ from server.statistics.lifetime_fit import (
     spend_chances,
 )
 from simulations.asker_play import play
+from simulations.lifetime_play import made_customers
 from tests.federation.lifetime_report import report
 
 CONTRACT = load_yaml(Path(__file__).parents[3] / "configs" / "contracts" / "rfm.yaml", FeatureContract)
@@ -51,17 +52,7 @@ def asker(sd: float = SD, **changes: Any) -> LifetimeAsker:
 def population(size: int = CUSTOMERS, seed: int = 3) -> Cohort:
     """Customers who buy, drop out and pay as the models say, first seen evenly over the window."""
     rng = np.random.default_rng(seed)
-    tenure = rng.uniform(0.0, 1.0, size)
-    rate, p = rng.gamma(TRUTH.r, 1 / TRUTH.alpha, size), rng.beta(TRUTH.a, TRUTH.b, size)
-    now, x, last, going = np.zeros(size), np.zeros(size), np.zeros(size), np.ones(size, dtype=bool)
-    while going.any():
-        now = now + rng.exponential(1.0, size) / np.maximum(rate, 1e-12)
-        going &= (now <= tenure) & (x < 364)
-        x, last = x + going, np.where(going, now, last)
-        going &= rng.random(size) >= p
-    amount = rng.gamma(WORTH.p * (x + 1), 1 / rng.gamma(WORTH.q, 1 / WORTH.v, size)) / (x + 1)
-    columns = {"frequency": x + 1, "recency": tenure - last, "tenure": tenure, "monetary": amount}
-    return Cohort(np.array([f"c{number}" for number in range(size)], dtype=object), columns)
+    return made_customers(rng.uniform(0.0, 1.0, size), TRUTH, WORTH, rng)
 
 
 COHORT = population()
